@@ -1,0 +1,107 @@
+"""Fusions: from the tokens of all modalities to one set of logits.
+
+Every fusion is called with an ordered dict of `Tokens` and returns
+`(logits, aux)`, where aux is a `FusionAux` for attention and None otherwise.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from rollingq_jax.models.attention import (
+  ClassTokenAttention,
+  FusionAux,
+  ProcessQuery,
+)
+from rollingq_jax.models.encoders import Tokens
+from rollingq_jax.models.layers import XAVIER
+
+
+def head(num_classes: int, dtype: Any, name: str) -> nn.Dense:
+  """Linear head to logits."""
+  return nn.Dense(num_classes, kernel_init=XAVIER, dtype=dtype, name=name)
+
+
+class ConcatFusion(nn.Module):
+  """One linear head on the concatenated class tokens.
+
+  With a single modality this is the unimodal classifier.
+
+  Attributes:
+    num_classes: number of classes.
+    dtype: computation dtype.
+  """
+
+  num_classes: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: dict[str, Tokens], train: bool = False
+  ) -> tuple[Float[Array, "b c"], None]:
+    features = [t.values[:, 0] for t in tokens.values()]
+    joined = jnp.concatenate(features, axis=-1)
+    return head(self.num_classes, self.dtype, "head")(joined), None
+
+
+class SumFusion(nn.Module):
+  """A linear head per modality's class token, added.
+
+  Attributes:
+    num_classes: number of classes.
+    dtype: computation dtype.
+  """
+
+  num_classes: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: dict[str, Tokens], train: bool = False
+  ) -> tuple[Float[Array, "b c"], None]:
+    logits = [
+      head(self.num_classes, self.dtype, f"head_{name}")(t.values[:, 0])
+      for name, t in tokens.items()
+    ]
+    return jnp.sum(jnp.stack(logits), axis=0), None
+
+
+class AttentionFusion(nn.Module):
+  """A class token of its own attends to all tokens; linear head on its output.
+
+  Attributes:
+    num_classes: number of classes.
+    num_heads: heads of the attention, each as wide as the tokens.
+    dropout: probability, on attention weights and after the output projection.
+    cls_std: standard deviation of the class token at initialisation.
+    process_query: hook of the attention; `RollingQuery()` for RollingQ,
+      `zero_query` for uniform attention.
+    dtype: computation dtype.
+  """
+
+  num_classes: int
+  num_heads: int = 1
+  dropout: float = 0.2
+  cls_std: float = 0.02
+  process_query: ProcessQuery | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: dict[str, Tokens], train: bool = False
+  ) -> tuple[Float[Array, "b c"], FusionAux]:
+    width = next(iter(tokens.values())).values.shape[-1]
+    cls_token = self.param(
+      "cls_token", nn.initializers.normal(self.cls_std), (1, width)
+    )
+    output, aux = ClassTokenAttention(
+      num_heads=self.num_heads,
+      head_dim=width,
+      dropout=self.dropout,
+      process_query=self.process_query,
+      dtype=self.dtype,
+      name="attention",
+    )(cls_token, tokens, train)
+    return head(self.num_classes, self.dtype, "head")(output), aux
