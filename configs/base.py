@@ -1,0 +1,103 @@
+"""Every field of a config and its default; data sets override a few."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """Fields with a type and no value (placeholders) are optional."""
+  if arg:
+    raise ValueError("base.py is imported by other configs and takes no argument")
+  config = ConfigDict()
+  # Seeds parameters, order, corruption, dropout, and the split where a data
+  # set has no official one.
+  config.seed = 0
+  # Order of fusion; AIR is printed for the first.
+  config.modalities = ("audio", "visual")
+  config.num_classes = 10
+  # Over all devices and processes.
+  config.batch_size = 64
+  config.total_epochs = 30
+  # How often the loss is checked for NaN between epochs.
+  config.log_every_steps = 50
+  # Keep compiled programs in the user's cache directory.
+  config.compilation_cache = True
+
+  data = config.data = ConfigDict()
+  data.name = ""
+  # Folder with raw files; unset: what the data set ships.
+  data.data_dir = placeholder(str)
+  # Time steps kept of a sequence; unset: the data set's own choice.
+  data.num_frames = placeholder(int)
+  data.speaker_disjoint = False
+  # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
+  data.noise = "none"
+  data.num_threads = 2
+  data.prefetch_batches = 8
+
+  model = config.model = ConfigDict()
+  # unimodal | sum | concat | uniform | attention
+  model.fusion = "attention"
+  # Computation; parameters, norms, softmax and RollingQ are float32.
+  model.dtype = "float32"
+  model.width = 768
+  model.depth = 4
+  model.num_heads = 12
+  model.mlp_ratio = 4
+  model.attention = ConfigDict()
+  # Each as wide as the tokens.
+  model.attention.num_heads = 1
+  # On attention weights and after the output projection.
+  model.attention.dropout = 0.2
+  # Of the fusion's class token at initialisation.
+  model.attention.cls_std = 0.02
+
+  rollingq = config.rollingq = ConfigDict()
+  # Off: AIR is measured all the same, nothing is rolled.
+  rollingq.enabled = True
+  # AIR threshold.
+  rollingq.beta = 0.2
+  # Rotation intensity (sigma in the authors' code).
+  rollingq.rho = 0.5
+  # A head's limit; None: no limit.
+  rollingq.max_rotations = placeholder(int)
+  rollingq.max_rotations = 3
+  # Imbalanced windows in a row that a rotation needs.
+  rollingq.patience = 2
+  # First epoch, from 0, at whose end a rotation may be made.
+  rollingq.start_epoch = 2
+  # Steps of a window; unset: one window an epoch.
+  rollingq.window_steps = placeholder(int)
+  # running: E[q], E[k] over the window's training steps.
+  # second_pass: over its samples once more, in evaluation mode, at its end.
+  rollingq.means = "running"
+  # window: AIR over all of the window. last_batch: its last batch alone (then
+  # running means are that batch's too).
+  rollingq.air = "window"
+  # plane | procrustes, see rollingq_jax/rotation.py.
+  rollingq.method = "plane"
+
+  optimizer = config.optimizer = ConfigDict()
+  # sgd | adam | adamw
+  optimizer.name = "sgd"
+  optimizer.learning_rate = 1e-3
+  optimizer.momentum = 0.9
+  optimizer.weight_decay = 0.0
+  # kernels: matrices alone. all: every parameter.
+  optimizer.decay_mask = "kernels"
+  # Largest global gradient norm; 0: no clipping.
+  optimizer.clip_norm = 0.0
+  # cosine | constant, after the warm-up.
+  optimizer.schedule = "cosine"
+  optimizer.warmup_epochs = 2.5
+
+  checkpoint = config.checkpoint = ConfigDict()
+  # Newest ones kept; the best by validation accuracy is kept besides.
+  checkpoint.max_to_keep = 2
+
+  evaluation = config.evaluation = ConfigDict()
+  # Parameters that are tested. last: nothing is selected. best: by validation.
+  evaluation.checkpoint = "last"
+  # The test split is tested again with one modality mixed with noise.
+  evaluation.noise_levels = (0.25, 0.5, 1.0)
+  return config

@@ -1,0 +1,234 @@
+"""From a command line to a config: find the file, parse variants, override.
+
+A config file defines `get_config(arg)`. `PATH:ARG` passes ARG to it, and
+`--config.a.b=value` sets one field. Whatever cannot be meant is a UserError
+that names the nearest thing that can.
+"""
+
+import difflib
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, FieldReference, config_flags
+
+import rollingq_jax
+from rollingq_jax.errors import UserError
+
+_PREFIX = "--config."
+# Config files are imported under this package, so that they can import their
+# siblings relatively wherever they lie.
+_PACKAGE = "rollingq_jax_configs"
+
+
+def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+  """The locked config of a `PATH[:ARG]`, with overrides applied.
+
+  Args:
+    spec: path of a config file, from the current folder or, failing that,
+      from where the package keeps its own `configs/`.
+    overrides: `--config.a.b=value`, or `--config.a.b` and a value.
+
+  Raises:
+    UserError: no such file, a wrong argument, key, type or value.
+  """
+  path, _, arg = spec.partition(":")
+  config = _import_file(_find(path)).get_config(arg)
+  config.lock()
+  _override(config, _joined(overrides))
+  return config
+
+
+def parse_arg(arg: str, **fields: tuple[str, ...]) -> SimpleNamespace:
+  """Parses `key=value,key=value`; the first value of a field is its default.
+
+  Args:
+    arg: what follows the colon of a config's path.
+    **fields: for each key the values it may have.
+
+  Raises:
+    UserError: an unknown or repeated key, or a value not listed.
+  """
+  values = {key: choices[0] for key, choices in fields.items()}
+  given = set()
+  for item in filter(None, arg.split(",")):
+    key, equals, value = item.partition("=")
+    if not equals or key not in fields:
+      raise UserError(
+        f"config argument {item!r} is not key=value with a known key"
+        f"{_nearest(key, fields)}; keys are {', '.join(fields)}"
+      )
+    if key in given:
+      raise UserError(f"config argument {key!r} is given twice in {arg!r}")
+    if value not in fields[key]:
+      raise UserError(
+        f"config argument {key}={value}: expected one of "
+        f"{', '.join(fields[key])}{_nearest(value, fields[key])}"
+      )
+    given.add(key)
+    values[key] = value
+  return SimpleNamespace(**values)
+
+
+def save_config(config: ConfigDict, workdir: Path) -> None:
+  """Writes `config.json`, or checks that the run there has the same config.
+
+  Raises:
+    UserError: the workdir belongs to a run with another config.
+  """
+  path = workdir / "config.json"
+  resolved = json.loads(config.to_json())
+  if not path.exists():
+    path.write_text(json.dumps(resolved, indent=2) + "\n")
+    return
+  there, here = _flat(_read_json(path)), _flat(resolved)
+  changed = sorted(k for k in there | here if there.get(k) != here.get(k))
+  if changed:
+    listed = ", ".join(
+      f"{k} is {here.get(k)!r}, there {there.get(k)!r}" for k in changed[:5]
+    )
+    raise UserError(
+      f"{workdir} holds a run with another config: {listed}; go on with that "
+      "config or choose another --workdir"
+    )
+
+
+def _find(path: str) -> Path:
+  """The file, in the current folder or among the package's own configs."""
+  package = Path(rollingq_jax.__file__).parent
+  roots = (Path(), package, package.parent)
+  for candidate in (root / path for root in roots):
+    if candidate.is_file():
+      return candidate.resolve()
+  known = {
+    f"configs/{file.name}"
+    for root in roots
+    for file in (root / "configs").glob("*.py")
+    if file.name != "base.py"
+  }
+  raise UserError(
+    f"there is no config file {path!r}{_nearest(path, known)}; expected a "
+    f"Python file with get_config(arg), such as {', '.join(sorted(known))}"
+  )
+
+
+def _import_file(path: Path) -> ModuleType:
+  package = ModuleType(_PACKAGE)
+  package.__path__ = [str(path.parent)]
+  sys.modules[_PACKAGE] = package
+  name = f"{_PACKAGE}.{path.stem}"
+  for cached in [m for m in sys.modules if m.startswith(f"{_PACKAGE}.")]:
+    del sys.modules[cached]
+  spec = importlib.util.spec_from_file_location(name, path)
+  if spec is None or spec.loader is None:
+    raise UserError(f"{path} is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise UserError(f"{path} does not define get_config(arg)")
+  return module
+
+
+def _joined(overrides: Sequence[str]) -> list[tuple[str, str]]:
+  """Pairs (key, value) of `--config.key=value` and `--config.key value`."""
+  pairs = []
+  rest = list(overrides)
+  while rest:
+    word = rest.pop(0)
+    if not word.startswith(_PREFIX):
+      raise UserError(_stray(word))
+    key, equals, value = word.removeprefix(_PREFIX).partition("=")
+    if not equals and (not rest or rest[0].startswith("--")):
+      raise UserError(f"{word} has no value; write {word}=VALUE")
+    pairs.append((key, value if equals else rest.pop(0)))
+  return pairs
+
+
+def _stray(word: str) -> str:
+  bare = word.lstrip("-")
+  if bare.startswith("config."):
+    return f"{word!r} is not an option; did you mean --{bare}?"
+  name, _, _ = bare.partition("=")
+  if word.startswith("-"):
+    options = ("--config", "--workdir", "--help")
+    return f"unknown option {word!r}{_nearest(f'--{name}', options)}"
+  return (
+    f"unexpected argument {word!r}; fields are set with --config.path=value"
+  )
+
+
+def _override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> None:
+  """Sets fields through ml_collections' flags, which know the types."""
+  fields = _fields(config)
+  seen = set()
+  for key, _ in pairs:
+    if key not in fields:
+      raise UserError(
+        f"--config.{key} does not exist{_nearest(key, fields, '--config.')}"
+      )
+    if key in seen:
+      raise UserError(f"--config.{key} is given twice")
+    seen.add(key)
+  for key, value in pairs:
+    parser = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=parser)
+    try:
+      parser(["", f"--config.{key}={value}"])
+    except (flags.Error, TypeError, ValueError, SyntaxError) as error:
+      raise UserError(
+        f"--config.{key}={value}: expected a value of type "
+        f"{fields[key].__name__}"
+      ) from error
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> dict[str, type]:
+  """Type of every field by its dotted path."""
+  types: dict[str, type] = {}
+  for key in config:
+    field = config.get_ref(key) if _is_leaf(config, key) else config[key]
+    if isinstance(field, FieldReference):
+      types[prefix + key] = config.get_type(key)
+    else:
+      types |= _fields(field, f"{prefix}{key}.")
+  return types
+
+
+def _is_leaf(config: ConfigDict, key: str) -> bool:
+  return not isinstance(config[key], ConfigDict)
+
+
+def _nearest(word: str, known: Any, prefix: str = "") -> str:
+  """A hint at the nearest known word, by its whole or by its last part."""
+  close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+  if not close:
+    last = word.rpartition(".")[2]
+    ends = {key.rpartition(".")[2]: key for key in known}
+    close = [
+      ends[end] for end in difflib.get_close_matches(last, list(ends), n=1)
+    ]
+  return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise UserError(
+      f"{path} is not valid JSON ({error}); mend it or choose another --workdir"
+    ) from error

@@ -1,0 +1,83 @@
+"""Corruption of whole modalities: x' = (1 - l) x + l eps, eps ~ N(0, 1).
+
+One level l per sample and modality, drawn independently of the other
+modalities and of the label. Inputs are standardised, so l = 1 is pure noise
+of the input's own scale.
+"""
+
+from typing import Literal, get_args
+
+import grain
+import numpy as np
+
+from rollingq_jax.data.source import Element
+from rollingq_jax.errors import UserError
+
+NoiseProtocol = Literal["none", "sensor_failure", "clean_train"]
+
+FAILURE_PROBABILITY = 0.35
+MILD_NOISE = 0.3
+
+
+def draw_level(
+  protocol: NoiseProtocol, train: bool, rng: np.random.Generator
+) -> float:
+  """Noise level of one modality of one sample, in [0, 1].
+
+  - `none`: 0.
+  - `sensor_failure`: 1 with probability .35, otherwise uniform on [0, .3].
+  - `clean_train`: 0 in training, otherwise uniform on [0, 1].
+  """
+  if protocol == "none" or (protocol == "clean_train" and train):
+    return 0.0
+  if protocol == "clean_train":
+    return rng.uniform(0.0, 1.0)
+  failed = rng.random() < FAILURE_PROBABILITY
+  mild = rng.uniform(0.0, MILD_NOISE)
+  return 1.0 if failed else mild
+
+
+def mix(x: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+  """(1 - l) x + l eps with fresh standard normal eps, in float32."""
+  if level == 0.0:
+    return x
+  eps = rng.standard_normal(x.shape, dtype=np.float32)
+  level = np.float32(level)
+  return (1 - level) * x + level * eps
+
+
+class AddNoise(grain.transforms.RandomMap):
+  """Corrupts each modality by the protocol and records the level.
+
+  Adds `<modality>_noise`, the level, to the sample. `extra` mixes a modality
+  once more, after the protocol's noise, which is the same with and without.
+  """
+
+  def __init__(
+    self,
+    modalities: tuple[str, ...],
+    protocol: NoiseProtocol,
+    *,
+    train: bool,
+    extra: dict[str, float] | None = None,
+  ):
+    if protocol not in get_args(NoiseProtocol):
+      raise UserError(
+        f"config.data.noise is {protocol!r}; expected one of "
+        f"{', '.join(get_args(NoiseProtocol))}"
+      )
+    self._modalities = modalities
+    self._protocol: NoiseProtocol = protocol
+    self._train = train
+    self._extra = extra or {}
+
+  def random_map(self, element: Element, rng: np.random.Generator) -> Element:
+    """Corrupts one sample."""
+    element = dict(element)
+    for name in self._modalities:
+      level = draw_level(self._protocol, self._train, rng)
+      element[name] = mix(element[name], level, rng)
+      element[f"{name}_noise"] = np.float32(level)
+    for name, level in self._extra.items():
+      element[name] = mix(element[name], level, rng)
+    return element

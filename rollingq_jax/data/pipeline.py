@@ -1,0 +1,121 @@
+"""Grain pipelines: deterministic, resumable, sharded by process.
+
+    source -> seed -> shuffle -> corrupt -> share of this process -> batch
+
+The order depends on the seed and the epoch alone, so a batch holds the same
+samples in the same rows on any number of processes.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from rollingq_jax.data.noise import AddNoise
+from rollingq_jax.data.source import ArraySource, Element
+from rollingq_jax.errors import UserError
+
+
+class ProcessShare(grain.MapDataset):
+  """The rows of each global batch that one process feeds, padded.
+
+  An epoch is padded with its own first samples to whole batches, so all
+  processes take the same number of steps; `mask` is False on the padding.
+  Process p of n takes rows [p B / n, (p + 1) B / n) of every batch of B.
+  """
+
+  def __init__(
+    self,
+    parent: grain.MapDataset,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    super().__init__(parent)
+    if batch_size % process_count:
+      raise UserError(
+        f"config.batch_size {batch_size} does not divide over "
+        f"{process_count} processes; choose a multiple of {process_count}"
+      )
+    self._batch_size = batch_size
+    self._rows = batch_size // process_count
+    self._first_row = self._rows * process_index
+
+  def __len__(self) -> int:
+    return self._rows * math.ceil(len(self._parent) / self._batch_size)
+
+  def __getitem__(self, index: Any) -> Element:
+    if isinstance(index, slice):
+      return self.slice(index)
+    epoch, local = divmod(index, len(self))
+    batch, row = divmod(local, self._rows)
+    position = batch * self._batch_size + self._first_row + row
+    size = len(self._parent)
+    element = self._parent[epoch * size + position % size]
+    return {**element, "mask": np.bool_(position < size)}
+
+
+def training_batches(
+  source: ArraySource,
+  config: Any,
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.MapDataset:
+  """Endless batches, reshuffled and corrupted anew in each epoch.
+
+  Batch i belongs to epoch i // ceil(len(source) / batch_size); the last batch
+  of an epoch is padded, with `mask` False on the padding.
+  """
+  dataset = grain.MapDataset.source(source).seed(config.seed).shuffle()
+  dataset = dataset.random_map(_noise(config, train=True))
+  share = ProcessShare(
+    dataset, config.batch_size, process_index, process_count
+  )
+  return share.batch(config.batch_size // process_count).repeat()
+
+
+def evaluation_batches(
+  source: ArraySource,
+  config: Any,
+  *,
+  extra_noise: Mapping[str, float] | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.MapDataset:
+  """One pass in order, every sample once, the last batch padded.
+
+  The corruption is drawn once from the seed: each call gives the same.
+
+  Args:
+    source: samples of the split.
+    config: as in configs/base.py.
+    extra_noise: levels at which modalities are mixed with noise once more.
+    process_index: which process this is.
+    process_count: how many processes share a batch.
+  """
+  # Another stream than training's, so that no noise is seen in both.
+  dataset = grain.MapDataset.source(source).seed(config.seed + 2**31)
+  noise = _noise(config, train=False, extra=dict(extra_noise or {}))
+  share = ProcessShare(
+    dataset.random_map(noise), config.batch_size, process_index, process_count
+  )
+  return share.batch(config.batch_size // process_count)
+
+
+def prefetched(
+  batches: grain.MapDataset, config: Any
+) -> grain.IterDataset[Element]:
+  """The batches in order, read ahead by threads."""
+  return batches.to_iter_dataset(
+    grain.ReadOptions(
+      num_threads=config.data.num_threads,
+      prefetch_buffer_size=config.data.prefetch_batches,
+    )
+  )
+
+
+def _noise(config: Any, **kwargs: Any) -> AddNoise:
+  return AddNoise(tuple(config.modalities), config.data.noise, **kwargs)

@@ -1,0 +1,67 @@
+"""What every data set looks like to the pipeline."""
+
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+
+from rollingq_jax.errors import UserError
+
+Element = dict[str, np.ndarray]
+
+
+class ArraySource:
+  """Samples held in memory: row i of every array is sample i.
+
+  A `grain.sources.RandomAccessDataSource`.
+  """
+
+  def __init__(self, arrays: Element):
+    self._arrays = arrays
+
+  def __len__(self) -> int:
+    return len(self._arrays["label"])
+
+  def __getitem__(self, index: SupportsIndex) -> Element:
+    return {name: values[index] for name, values in self._arrays.items()}
+
+  @property
+  def arrays(self) -> Element:
+    """The arrays themselves."""
+    return self._arrays
+
+
+class Dataset(NamedTuple):
+  """Splits `train`, `validation` and `test` of one data set.
+
+  A sample is a dict: one float32 array per modality, optionally
+  `<modality>_mask` (True where time steps or frames are real), and `label`,
+  an int32 class id.
+  """
+
+  splits: dict[str, ArraySource]
+  class_names: tuple[str, ...]
+  # What a reader of any result on this data must know.
+  note: str
+
+
+def check_dataset(
+  dataset: Dataset, modalities: tuple[str, ...], num_classes: int
+) -> None:
+  """Raises UserError on an empty split, a missing modality, a wild label."""
+  for name, source in dataset.splits.items():
+    if not len(source):
+      raise UserError(f"the {name} split is empty; check config.data")
+    missing = [m for m in modalities if m not in source[0]]
+    if missing:
+      have = [k for k in source[0] if k != "label" and "_" not in k]
+      raise UserError(
+        f"the {name} split has no {missing[0]!r}; config.modalities may name "
+        f"{', '.join(have)}"
+      )
+  labels = np.concatenate([s.arrays["label"] for s in dataset.splits.values()])
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise UserError(
+      f"labels run from {labels.min()} to {labels.max()} but "
+      f"config.num_classes is {num_classes}; expected labels in "
+      f"[0, {num_classes})"
+    )

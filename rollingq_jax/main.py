@@ -1,0 +1,106 @@
+"""Trains and evaluates one model, or goes on where a run was stopped.
+
+Kept short: the work is in the packages. Heavy imports wait until the command
+line is understood, so that help and mistakes answer at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rollingq_jax.errors import UserError
+
+_EPILOG = """\
+examples:
+  python -m rollingq_jax.main --config configs/av_digits.py --workdir runs/a
+  python -m rollingq_jax.main --config configs/av_digits.py:rollingq=off \\
+    --workdir runs/b --config.seed=1
+
+--config.path=value sets one field; configs/base.py lists them all.
+The same command again goes on with a run that was stopped.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f"{message}; see --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  try:
+    args, overrides = _parser().parse_known_args(argv)
+    return _run(args.config, args.workdir, overrides)
+  except UserError as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(
+    prog="python -m rollingq_jax.main",
+    description="Trains and evaluates one model, or resumes its run.",
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--config",
+    required=True,
+    metavar="FILE[:ARG]",
+    help="config file, with its variants after the colon",
+  )
+  parser.add_argument(
+    "--workdir",
+    required=True,
+    type=Path,
+    metavar="DIR",
+    help="folder of the run; made if it does not exist",
+  )
+  return parser
+
+
+def _run(spec: str, workdir: Path, overrides: Sequence[str]) -> int:
+  from rollingq_jax.config import load_config, save_config
+
+  config = load_config(spec, overrides)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    save_config(config, workdir)
+  except OSError as error:
+    raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
+
+  from rollingq_jax.training import train_and_evaluate
+  from rollingq_jax.training.preemption import stop_on_sigterm
+
+  if config.compilation_cache:
+    _keep_compiled_programs()
+  with stop_on_sigterm() as stop:
+    finished = train_and_evaluate(config, workdir, stop)
+  if finished:
+    _show(workdir)
+  return 0
+
+
+def _keep_compiled_programs() -> None:
+  """Turns on jax's persistent compilation cache, unless the user set one."""
+  import jax
+  import platformdirs
+
+  if not jax.config.jax_compilation_cache_dir:
+    folder = platformdirs.user_cache_path("rollingq_jax") / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _show(workdir: Path) -> None:
+  """Prints the closing table and draws the curves."""
+  from rollingq_jax.report import draw_curves, print_summary
+
+  print_summary(workdir)
+  print(f"curves: {draw_curves(workdir)}")
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,61 @@
+"""Reads the files of a workdir."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rollingq_jax.errors import UserError
+
+Line = dict[str, Any]
+
+
+class RunFiles(NamedTuple):
+  """A run as its files tell it."""
+
+  config: dict[str, Any]
+  # Lines of metrics.jsonl by split; test holds all conditions, plain first.
+  metrics: dict[str, list[Line]]
+  # Lines of rollingq.jsonl; empty without an attention that can be rolled.
+  windows: list[Line]
+
+  @property
+  def modalities(self) -> list[str]:
+    """In the model's order."""
+    return self.config["modalities"]
+
+  @property
+  def rotations(self) -> list[Line]:
+    """Windows after which at least one head was rolled."""
+    return [line for line in self.windows if any(line["rolled"])]
+
+
+def read_run(workdir: Path) -> RunFiles:
+  """Reads config.json, metrics.jsonl and rollingq.jsonl.
+
+  Raises:
+    UserError: a file that a run must have is missing.
+  """
+  for name in ("config.json", "metrics.jsonl"):
+    if not (workdir / name).is_file():
+      raise UserError(f"{workdir} has no {name}; expected the workdir of a run")
+  metrics: dict[str, list[Line]] = {"train": [], "validation": [], "test": []}
+  for line in _lines(workdir / "metrics.jsonl"):
+    metrics[line["split"]].append(line)
+  config = json.loads((workdir / "config.json").read_text())
+  return RunFiles(config, metrics, _lines(workdir / "rollingq.jsonl"))
+
+
+def extra_noise(line: Line) -> dict[str, float]:
+  """Levels at which a test line's modalities were mixed with more noise."""
+  prefix = "extra_noise/"
+  return {
+    key.removeprefix(prefix): value
+    for key, value in line.items()
+    if key.startswith(prefix)
+  }
+
+
+def _lines(path: Path) -> list[Line]:
+  if not path.is_file():
+    return []
+  return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,93 @@
+"""The closing table of a run."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rollingq_jax.report.run_files import Line, RunFiles, extra_noise, read_run
+
+
+def print_summary(workdir: Path, console: Console | None = None) -> None:
+  """Prints what RollingQ changed and the test split's results."""
+  run = read_run(workdir)
+  console = console or Console(highlight=False)
+  if run.rotations:
+    console.print(rolling_table(run))
+  elif run.windows and run.config["rollingq"]["enabled"]:
+    console.print("RollingQ: no window called for a rotation.")
+  console.print(test_table(run))
+
+
+def rolling_table(run: RunFiles) -> Table:
+  """Each rotation, and validation before the first and at the end."""
+  first = run.modalities[0]
+  table = Table(title="What RollingQ did", title_justify="left")
+  for name in ("", "AIR", f"{first} share", "validation", "angle"):
+    table.add_column(name, justify="left" if not name else "right")
+  for number, window in enumerate(run.rotations, start=1):
+    table.add_row(
+      f"rotation {number}, after epoch {window['epoch'] + 1}",
+      f"{_mean(window['air'][first]):+.2f}",
+      f"{window['share'][first]:.2f}",
+      _percent(_validation_before(run, window["step"])),
+      f"{_mean(window['angle']):.2f} rad",
+    )
+  end = run.windows[-1]
+  table.add_row(
+    "end of training",
+    f"{_mean(end['air'][first]):+.2f}",
+    f"{end['share'][first]:.2f}",
+    _percent(run.metrics["validation"][-1]),
+    "",
+    style="bold",
+  )
+  return table
+
+
+def test_table(run: RunFiles) -> Table:
+  """Metrics on test, and accuracy with more noise on one modality."""
+  plain, *noisy = run.metrics["test"]
+  table = Table(
+    title=f"Test split ({run.config['model']['fusion']}"
+    f"{', RollingQ' if run.config['rollingq']['enabled'] else ''})",
+    title_justify="left",
+    show_header=False,
+  )
+  table.add_column()
+  table.add_column(justify="right")
+  table.add_row("accuracy", _percent(plain))
+  table.add_row("macro F1", f"{100 * plain['macro_f1']:.1f} %")
+  for name in run.modalities:
+    table.add_row(f"probe on {name}", _percent(plain, f"probe/{name}"))
+  first = run.modalities[0]
+  if f"air/{first}" in plain:
+    _add_attention_rows(table, plain, first)
+  for line in noisy:
+    (name, level), *_ = extra_noise(line).items()
+    table.add_row(f"accuracy, {name} with noise {level:g}", _percent(line))
+  return table
+
+
+def _add_attention_rows(table: Table, line: Line, first: str) -> None:
+  share, spread = line[f"share/{first}"], line[f"share_std/{first}"]
+  table.add_row(f"AIR ({first})", f"{line[f'air/{first}']:+.2f}")
+  table.add_row(f"attention share of {first}", f"{share:.2f} (sd {spread:.2f})")
+  if f"correlation/{first}" in line:
+    table.add_row(
+      "correlation of share and quality", f"{line[f'correlation/{first}']:+.2f}"
+    )
+
+
+def _validation_before(run: RunFiles, step: int) -> Line | None:
+  """Validation of the last epoch that ended before this step."""
+  earlier = [v for v in run.metrics["validation"] if v["step"] < step]
+  return earlier[-1] if earlier else None
+
+
+def _percent(line: Line | None, name: str = "accuracy") -> str:
+  return f"{100 * line[name]:.1f} %" if line else ""
+
+
+def _mean(values: list[float]) -> float:
+  return sum(values) / len(values)

@@ -1,0 +1,153 @@
+"""Checkpoints of the train state and of the data iterator, by Orbax."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.training.state import TrainState
+
+SELECTION_METRIC = "accuracy"
+
+
+class Checkpoints:
+  """The folder `checkpoints/` of a workdir.
+
+  Keeps the newest `max_to_keep` checkpoints and the one that is best by
+  validation accuracy. Saving runs in the background; use as a context
+  manager, so that the last one is complete.
+  """
+
+  def __init__(self, workdir: Path, max_to_keep: int):
+    self._directory = workdir.absolute() / "checkpoints"
+    self._policy = policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(max_to_keep),
+        policies.BestN(
+          get_metric_fn=_selection,
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
+    self._manager = self._open()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._manager.close()
+
+  def save(
+    self,
+    state: TrainState,
+    iterator: grain.DatasetIterator,
+    metrics: dict[str, float] | None = None,
+  ) -> None:
+    """Saves, unless this step is there; `metrics` of the validation split."""
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
+      data=grain.checkpoint.CheckpointSave(iterator),  # pyright: ignore
+    )
+    self._manager.save(step, args=items, metrics=metrics, force=True)
+
+  def wait(self) -> None:
+    """Waits until what was saved is on disk."""
+    self._manager.wait_until_finished()
+
+  def latest_step(self) -> int | None:
+    """Step of the newest checkpoint on disk."""
+    return self._manager.latest_step()
+
+  def restore_latest(
+    self,
+    like: TrainState,
+    iterator: grain.DatasetIterator,
+    say: Callable[[str], None],
+  ) -> TrainState | None:
+    """The newest readable checkpoint; also sets the iterator.
+
+    An unreadable one is moved to `checkpoints_unreadable/`, which is said,
+    and the one before it is tried.
+
+    Args:
+      like: a state of the same shapes, dtypes and shardings.
+      iterator: set to the position after the checkpoint's last step.
+      say: gets a line for each unreadable checkpoint.
+
+    Returns:
+      The state, or None where there is no checkpoint.
+
+    Raises:
+      UserError: there are checkpoints but none can be read.
+    """
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      try:
+        return self._restore(step, abstract, iterator)
+      # Orbax, TensorStore and the file system each raise their own.
+      except Exception as error:
+        moved = self._set_aside(step)
+        say(
+          f"checkpoint {step} cannot be read ({_first_line(error)}); it was "
+          f"moved to {moved}, trying the one before"
+        )
+    if steps:
+      raise UserError(
+        f"none of the checkpoints in {self._directory} can be read; see "
+        "checkpoints_unreadable beside it, or use a new --workdir"
+      )
+    return None
+
+  def restore_best(self, like: TrainState) -> TrainState:
+    """The state that was best on the validation split."""
+    self.wait()
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    step = self._manager.best_step()
+    return self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract)  # pyright: ignore
+      ),
+    )["state"]
+
+  def _open(self) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+      best_fn=_selection, preservation_policy=self._policy, create=True
+    )
+    return ocp.CheckpointManager(self._directory, options=options)
+
+  def _restore(
+    self, step: int, abstract: TrainState, iterator: grain.DatasetIterator
+  ) -> TrainState:
+    items = ocp.args.Composite(
+      state=ocp.args.StandardRestore(abstract),  # pyright: ignore
+      data=grain.checkpoint.CheckpointRestore(iterator),  # pyright: ignore
+    )
+    return self._manager.restore(step, args=items)["state"]
+
+  def _set_aside(self, step: int) -> Path:
+    target = self._directory.with_name("checkpoints_unreadable") / str(step)
+    target.parent.mkdir(exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.move(self._directory / str(step), target)
+    self._manager.reload()
+    return target
+
+
+def _selection(metrics: Any) -> float:
+  return metrics[SELECTION_METRIC]
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

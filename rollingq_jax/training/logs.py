@@ -1,0 +1,98 @@
+"""What a run writes: JSON lines, TensorBoard events."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+ROLLINGQ_FILE = "rollingq.jsonl"
+
+
+class RunLog:
+  """Writes `metrics.jsonl`, `rollingq.jsonl` and TensorBoard events.
+
+  Lines hold nothing that differs between two equal runs, such as times. On
+  a resumed run the lines after the checkpoint are dropped: they are written
+  again.
+
+  Args:
+    workdir: folder of the run.
+    resumed_step: step of the checkpoint, 0 for a new run.
+    enabled: False on all processes but one.
+  """
+
+  def __init__(self, workdir: Path, resumed_step: int, enabled: bool = True):
+    self._workdir = workdir
+    self._enabled = enabled
+    if not enabled:
+      return
+    for name in (METRICS_FILE, ROLLINGQ_FILE):
+      _keep_lines(workdir / name, resumed_step)
+    self._events = SummaryWriter(
+      str(workdir / "tensorboard"), purge_step=resumed_step + 1
+    )
+
+  def __enter__(self) -> "RunLog":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._enabled:
+      self._events.close()
+
+  def metrics(
+    self, step: int, epoch: int, split: str, values: dict[str, float]
+  ) -> None:
+    """Adds a line to `metrics.jsonl` and scalars to the events."""
+    line = {"step": step, "epoch": epoch, "split": split, **values}
+    self._append(METRICS_FILE, line)
+    self.scalars(step, split, values)
+
+  def window(self, line: dict[str, Any]) -> None:
+    """Adds a line to `rollingq.jsonl`."""
+    self._append(ROLLINGQ_FILE, line)
+
+  def scalars(self, step: int, prefix: str, values: dict[str, float]) -> None:
+    """Adds scalars to the TensorBoard events alone."""
+    if self._enabled:
+      for name, value in values.items():
+        self._events.add_scalar(f"{prefix}/{name}", value, step)
+
+  def _append(self, name: str, line: dict[str, Any]) -> None:
+    if self._enabled:
+      with (self._workdir / name).open("a") as file:
+        file.write(json.dumps(_finite(line)) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+  """Objects of a JSON-lines file, without a line that a kill cut short."""
+  if not path.exists():
+    return []
+  objects = []
+  for line in path.read_text().splitlines():
+    try:
+      objects.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return objects
+
+
+def _keep_lines(path: Path, step: int) -> None:
+  kept = [line for line in read_lines(path) if line["step"] <= step]
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+  os.replace(temporary, path)
+
+
+def _finite(value: Any) -> Any:
+  """JSON has no NaN or infinity; null stands for them."""
+  if isinstance(value, dict):
+    return {k: _finite(v) for k, v in value.items()}
+  if isinstance(value, list):
+    return [_finite(v) for v in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value

@@ -1,0 +1,90 @@
+"""The train state: everything a run needs to go on, in one pytree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, Key
+
+from rollingq_jax.training.sharding import replicated
+
+
+@struct.dataclass
+class TrainState:
+  """State of training; step counts finished steps."""
+
+  step: Int[Array, ""]
+  params: Any
+  opt_state: Any
+  # Running statistics of normalisation layers; {} without any.
+  batch_stats: Any
+  # A `RollingQState` for each attention that has one; {} without any.
+  rollingq: Any
+  # Base key of the run; step t uses fold_in(rng, t).
+  rng: Key[Array, ""]
+  # Sums over the open epoch and over the open rolling window.
+  epoch_sums: dict[str, Array]
+  window_sums: dict[str, Array]
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """The collections that `model.apply` takes."""
+    return {
+      "params": self.params,
+      "batch_stats": self.batch_stats,
+      "rollingq": self.rollingq,
+    }
+
+
+def zero_sums(num_modalities: int) -> dict[str, Array]:
+  """Sums before the first sample.
+
+  `bad_step` is the first step with a loss that is not finite, -1 if none;
+  `share` and `cosine` stay 0 where the fusion has no attention.
+  """
+  shapes = {
+    "count": (),
+    "loss": (),
+    "correct": (),
+    "share": (num_modalities,),
+    "cosine": (num_modalities,),
+    "cosine_count": (num_modalities,),
+  }
+  # An array each: the step donates them, and none may be donated twice.
+  sums = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+  return sums | {"bad_step": jnp.full((), -1, jnp.int32)}
+
+
+def init_state(
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  batch: dict[str, Array],
+  *,
+  seed: int,
+  num_modalities: int,
+  mesh: Mesh,
+) -> TrainState:
+  """State at step 0, born on the mesh with its final sharding."""
+
+  def init(rng: Key[Array, ""], batch: dict[str, Array]) -> TrainState:
+    init_rng, run_rng = jax.random.split(rng)
+    variables = model.init(init_rng, batch)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables["params"],
+      opt_state=tx.init(variables["params"]),
+      batch_stats=variables.get("batch_stats", {}),
+      rollingq=variables.get("rollingq", {}),
+      rng=run_rng,
+      epoch_sums=zero_sums(num_modalities),
+      window_sums=zero_sums(num_modalities),
+    )
+
+  rng = jax.random.key(seed)
+  shapes = jax.eval_shape(init, rng, batch)
+  shardings = jax.tree.map(lambda _: replicated(mesh), shapes)
+  return jax.jit(init, out_shardings=shardings)(rng, batch)

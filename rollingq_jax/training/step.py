@@ -1,0 +1,98 @@
+"""One training step."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from rollingq_jax.evaluation.metrics import cosine_sums, cross_entropy
+from rollingq_jax.models.classifier import ClassifierOutput
+from rollingq_jax.training.state import TrainState
+
+Batch = dict[str, Array]
+TrainStep = Callable[[TrainState, Batch], TrainState]
+
+
+def total_loss(output: ClassifierOutput, batch: Batch) -> Float[Array, ""]:
+  """Cross entropy of the fusion plus that of every probe."""
+  logits = [output.logits, *output.probe_logits.values()]
+  losses = [cross_entropy(x, batch["label"], batch["mask"]) for x in logits]
+  return jnp.sum(jnp.stack(losses))
+
+
+def make_train_step(
+  model: nn.Module, tx: optax.GradientTransformation, shardings: TrainState
+) -> TrainStep:
+  """Jitted (state, batch) -> state; the old state is donated.
+
+  Args:
+    model: the classifier.
+    tx: the optimizer.
+    shardings: of every leaf of the state; they are kept.
+  """
+
+  @partial(jax.jit, donate_argnums=0, out_shardings=shardings)
+  def train_step(state: TrainState, batch: Batch) -> TrainState:
+    def loss_fn(params: Any) -> tuple[Array, tuple[ClassifierOutput, Any]]:
+      output, updates = model.apply(
+        {**state.variables, "params": params},
+        batch,
+        train=True,
+        rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
+        mutable=["batch_stats", "rollingq"],
+      )
+      return total_loss(output, batch), (output, updates)
+
+    grads, loss, (output, updates) = _gradients(loss_fn, state.params)
+    deltas, opt_state = tx.update(grads, state.opt_state, state.params)
+    add = partial(_add_sums, loss=loss, output=output, batch=batch)
+    return state.replace(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, deltas),
+      opt_state=opt_state,
+      epoch_sums=add(state.epoch_sums, state.step),
+      window_sums=add(state.window_sums, state.step),
+      **updates,
+    )
+
+  return train_step
+
+
+def _gradients(loss_fn: Callable, params: Any) -> tuple[Any, Array, Any]:
+  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  return grads, loss, aux
+
+
+def _add_sums(
+  sums: dict[str, Array],
+  step: Int[Array, ""],
+  *,
+  loss: Float[Array, ""],
+  output: ClassifierOutput,
+  batch: Batch,
+) -> dict[str, Array]:
+  """Adds the batch; sums are weighted by its number of real samples."""
+  mask = batch["mask"].astype(jnp.float32)
+  count = jnp.sum(mask)
+  correct = output.logits.argmax(-1) == batch["label"]
+  is_first_bad = ~jnp.isfinite(loss) & (sums["bad_step"] < 0)
+  new = {
+    "count": sums["count"] + count,
+    "loss": sums["loss"] + loss * count,
+    "correct": sums["correct"] + jnp.sum(mask * correct.astype(jnp.float32)),
+    "bad_step": jnp.where(is_first_bad, step, sums["bad_step"]),
+  }
+  if output.aux is not None:
+    shares = jnp.stack(list(output.aux.attention_share.values()))
+    cosines = cosine_sums(output.aux, batch["mask"])
+    new |= {
+      "share": sums["share"] + jnp.sum(mask[None] * shares, axis=1),
+      "cosine": sums["cosine"] + jnp.mean(cosines["sum"], axis=1),
+      "cosine_count": sums["cosine_count"] + cosines["count"],
+    }
+  return sums | new

@@ -1,0 +1,167 @@
+"""Rolling windows: when they end, which means they use, what is rolled."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.rolling import (
+  RollingQInfo,
+  RollingQState,
+  maybe_roll,
+  reset_window,
+)
+from rollingq_jax.rotation import RotationMethod
+
+MEANS = ("running", "second_pass")
+AIR_OVER = ("window", "last_batch")
+
+SecondPass = Callable[[Any, Iterable[dict[str, Array]]], Any]
+
+
+class WindowPlan(NamedTuple):
+  """Which steps end a window and which windows may roll."""
+
+  length: int
+  first_rolling_step: int
+  total_steps: int
+
+  def ends(self, step: int) -> bool:
+    """Whether a window ends when `step` steps are finished."""
+    return step % self.length == 0
+
+  def may_roll(self, step: int) -> bool:
+    """Whether the window that ends here may roll.
+
+    Not before the start epoch, and not when no step follows.
+    """
+    return self.first_rolling_step < step < self.total_steps
+
+
+def make_plan(
+  config: Any, steps_per_epoch: int, total_steps: int
+) -> WindowPlan:
+  """The windows of a run.
+
+  Raises:
+    UserError: a RollingQ field out of its range.
+  """
+  rollingq = config.rollingq
+  _check(rollingq)
+  return WindowPlan(
+    length=rollingq.window_steps or steps_per_epoch,
+    first_rolling_step=rollingq.start_epoch * steps_per_epoch,
+    total_steps=total_steps,
+  )
+
+
+@partial(jax.jit, static_argnames="method")
+def roll_layers(
+  collection: Any, method: RotationMethod = "plane", **hyper: Any
+) -> tuple[Any, dict[str, RollingQInfo]]:
+  """Closes the window of every attention in the collection `rollingq`.
+
+  Returns:
+    The new collection, and the info of each attention by its path.
+  """
+  leaves, tree = jax.tree_util.tree_flatten_with_path(
+    collection, is_leaf=_is_state
+  )
+  rolled = {
+    _layer_name(path): maybe_roll(state, method=method, **hyper)
+    for path, state in leaves
+  }
+  states = [state for state, _ in rolled.values()]
+  infos = {name: info for name, (_, info) in rolled.items()}
+  return jax.tree.unflatten(tree, states), infos
+
+
+def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
+  """Arguments of `roll_layers`; a window that may not roll has no threshold."""
+  rollingq = config.rollingq
+  return {
+    "beta": rollingq.beta if rollingq.enabled and may_roll else math.inf,
+    "rho": float(rollingq.rho),
+    "max_rotations": rollingq.max_rotations,
+    "patience": rollingq.patience,
+    "method": rollingq.method,
+  }
+
+
+@jax.jit
+def reset_layers(collection: Any) -> Any:
+  """Empties the statistics of every attention in the collection."""
+  return jax.tree.map(reset_window, collection, is_leaf=_is_state)
+
+
+def make_second_pass(model: nn.Module) -> SecondPass:
+  """(variables, batches) -> collection with the means of a second pass.
+
+  The means come from a pass in evaluation mode with the weights as they are
+  now; the cosines, hence AIR, stay those of training.
+  """
+
+  @jax.jit
+  def measure(variables: Any, batch: dict[str, Array]) -> Any:
+    _, updates = model.apply(
+      variables, batch, train=False, mutable=["rollingq"]
+    )
+    return updates["rollingq"]
+
+  def second_pass(variables: Any, batches: Iterable[dict[str, Array]]) -> Any:
+    measured = reset_layers(variables["rollingq"])
+    for batch in batches:
+      measured = measure({**variables, "rollingq": measured}, batch)
+    return jax.tree.map(
+      _with_means, variables["rollingq"], measured, is_leaf=_is_state
+    )
+
+  return second_pass
+
+
+def _with_means(trained: RollingQState, measured: RollingQState):
+  return trained._replace(
+    query_mean=measured.query_mean, key_means=measured.key_means
+  )
+
+
+def _is_state(x: Any) -> bool:
+  return isinstance(x, RollingQState)
+
+
+def _layer_name(path: tuple[Any, ...]) -> str:
+  """Path without the names of the hook and of its variable."""
+  keys = [key.key for key in path if key.key not in ("process_query", "state")]
+  return "/".join(keys)
+
+
+def _check(rollingq: Any) -> None:
+  valid = {
+    "beta": rollingq.beta >= 0,
+    "rho": rollingq.rho >= 0,
+    "patience": rollingq.patience >= 1,
+    "start_epoch": rollingq.start_epoch >= 0,
+    "max_rotations": (rollingq.max_rotations or 0) >= 0,
+    "window_steps": (rollingq.window_steps or 1) >= 1,
+    "means": rollingq.means in MEANS,
+    "air": rollingq.air in AIR_OVER,
+    "method": rollingq.method in ("plane", "procrustes"),
+  }
+  expected = {
+    "patience": "at least 1",
+    "window_steps": "at least 1, or unset for one window an epoch",
+    "means": f"one of {', '.join(MEANS)}",
+    "air": f"one of {', '.join(AIR_OVER)}",
+    "method": "plane or procrustes",
+  }
+  for field, is_valid in valid.items():
+    if not is_valid:
+      raise UserError(
+        f"config.rollingq.{field} is {rollingq[field]!r}; expected "
+        f"{expected.get(field, 'a number of at least 0')}"
+      )
