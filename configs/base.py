@@ -7,7 +7,9 @@ from ml_collections.config_dict import placeholder
 def get_config(arg: str = "") -> ConfigDict:
   """Fields with a type and no value (placeholders) are optional."""
   if arg:
-    raise ValueError("base.py is imported by other configs and takes no argument")
+    raise ValueError(
+      "base.py is imported by other configs and takes no argument"
+    )
   config = ConfigDict()
   # Seeds parameters, order, corruption, dropout, and the split where a data
   # set has no official one.
@@ -30,6 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
   # Time steps kept of a sequence; unset: the data set's own choice.
   data.num_frames = placeholder(int)
   data.speaker_disjoint = False
+  # Whether padded time steps are masked, or input like any other.
+  data.mask_padding = True
   # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
   data.noise = "none"
   data.num_threads = 2
@@ -59,8 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
   rollingq.beta = 0.2
   # Rotation intensity (sigma in the authors' code).
   rollingq.rho = 0.5
-  # A head's limit; None: no limit.
-  rollingq.max_rotations = placeholder(int)
+  # Of each head; -1: no limit.
   rollingq.max_rotations = 3
   # Imbalanced windows in a row that a rotation needs.
   rollingq.patience = 2

@@ -9,7 +9,7 @@ import difflib
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -168,6 +168,12 @@ def _override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> None:
   fields = _fields(config)
   seen = set()
   for key, _ in pairs:
+    inside = [field for field in fields if field.startswith(f"{key}.")]
+    if inside:
+      raise UserError(
+        f"--config.{key} is a group of fields; set one of them, such as "
+        f"--config.{inside[0]}"
+      )
     if key not in fields:
       raise UserError(
         f"--config.{key} does not exist{_nearest(key, fields, '--config.')}"
@@ -176,10 +182,13 @@ def _override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> None:
       raise UserError(f"--config.{key} is given twice")
     seen.add(key)
   for key, value in pairs:
+    argv = ["", f"--config.{key}={value}"]
     parser = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=parser)
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=parser, sys_argv=argv
+    )
     try:
-      parser(["", f"--config.{key}={value}"])
+      parser(argv)
     except (flags.Error, TypeError, ValueError, SyntaxError) as error:
       raise UserError(
         f"--config.{key}={value}: expected a value of type "
@@ -203,15 +212,21 @@ def _is_leaf(config: ConfigDict, key: str) -> bool:
   return not isinstance(config[key], ConfigDict)
 
 
-def _nearest(word: str, known: Any, prefix: str = "") -> str:
-  """A hint at the nearest known word, by its whole or by its last part."""
-  close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-  if not close:
-    last = word.rpartition(".")[2]
-    ends = {key.rpartition(".")[2]: key for key in known}
-    close = [
-      ends[end] for end in difflib.get_close_matches(last, list(ends), n=1)
-    ]
+def _nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+  """A hint at the nearest known word, or "".
+
+  Compared as a whole, then by what follows the last dot, then by initials
+  (lr for learning_rate).
+  """
+  known = list(known)
+  ends = {key.rpartition(".")[2]: key for key in known}
+  initials = {"".join(w[:1] for w in end.split("_")): end for end in ends}
+  last = word.rpartition(".")[2]
+  close = [
+    *difflib.get_close_matches(word, known, n=1, cutoff=0.6),
+    *(ends[e] for e in difflib.get_close_matches(last, list(ends), n=1)),
+    *([ends[initials[last]]] if len(last) > 1 and last in initials else []),
+  ]
   return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 

@@ -416,7 +416,9 @@ def _windows_over_beta(
 ) -> Int[Array, " h"]:
   """Imbalanced windows in a row; a window that tells nothing is passed over."""
   counted = jnp.where(over, state.windows_over_beta + 1, 0)
-  return jnp.where(_is_measured(state, anchor), counted, state.windows_over_beta)
+  return jnp.where(
+    _is_measured(state, anchor), counted, state.windows_over_beta
+  )
 
 
 def _matmul(a: Float[Array, "h d d"], b: Float[Array, "h d d"]) -> Array:

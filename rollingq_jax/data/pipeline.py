@@ -71,9 +71,7 @@ def training_batches(
   """
   dataset = grain.MapDataset.source(source).seed(config.seed).shuffle()
   dataset = dataset.random_map(_noise(config, train=True))
-  share = ProcessShare(
-    dataset, config.batch_size, process_index, process_count
-  )
+  share = ProcessShare(dataset, config.batch_size, process_index, process_count)
   return share.batch(config.batch_size // process_count).repeat()
 
 

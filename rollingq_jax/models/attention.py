@@ -143,9 +143,7 @@ class ClassTokenAttention(nn.Module):
     )
     return nn.Dropout(self.dropout)(output, deterministic=not train), aux
 
-  def _processed(
-    self, query: Array, key_means: Array, present: Array
-  ) -> Array:
+  def _processed(self, query: Array, key_means: Array, present: Array) -> Array:
     if self.process_query is None:
       return query
     processed = self.process_query(query, key_means, present)

@@ -145,9 +145,7 @@ def _build_encoder(
   )
 
 
-def _build_fusion(
-  model: ConfigDict, num_classes: int, dtype: Any
-) -> nn.Module:
+def _build_fusion(model: ConfigDict, num_classes: int, dtype: Any) -> nn.Module:
   if model.fusion in ("unimodal", "concat"):
     return ConcatFusion(num_classes, dtype)
   if model.fusion == "sum":

