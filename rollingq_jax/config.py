@@ -196,7 +196,7 @@ def _override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> None:
       ) from error
 
 
-def _fields(config: ConfigDict, prefix: str = "") -> dict[str, type]:
+def _fields(config: Any, prefix: str = "") -> dict[str, type]:
   """Type of every field by its dotted path."""
   types: dict[str, type] = {}
   for key in config:

@@ -5,7 +5,7 @@ modalities and of the label. Inputs are standardised, so l = 1 is pure noise
 of the input's own scale.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import grain
 import numpy as np
@@ -42,8 +42,7 @@ def mix(x: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
   if level == 0.0:
     return x
   eps = rng.standard_normal(x.shape, dtype=np.float32)
-  level = np.float32(level)
-  return (1 - level) * x + level * eps
+  return np.float32(1 - level) * x + np.float32(level) * eps
 
 
 class AddNoise(grain.transforms.RandomMap):
@@ -71,7 +70,7 @@ class AddNoise(grain.transforms.RandomMap):
     self._train = train
     self._extra = extra or {}
 
-  def random_map(self, element: Element, rng: np.random.Generator) -> Element:
+  def random_map(self, element: Element, rng: np.random.Generator) -> Any:
     """Corrupts one sample."""
     element = dict(element)
     for name in self._modalities:

@@ -46,14 +46,14 @@ class ProcessShare(grain.MapDataset):
   def __len__(self) -> int:
     return self._rows * math.ceil(len(self._parent) / self._batch_size)
 
-  def __getitem__(self, index: Any) -> Element:
+  def __getitem__(self, index: Any) -> Any:
     if isinstance(index, slice):
       return self.slice(index)
     epoch, local = divmod(index, len(self))
     batch, row = divmod(local, self._rows)
     position = batch * self._batch_size + self._first_row + row
     size = len(self._parent)
-    element = self._parent[epoch * size + position % size]
+    element: Any = self._parent[epoch * size + position % size]
     return {**element, "mask": np.bool_(position < size)}
 
 

@@ -1,12 +1,13 @@
 """What every data set looks like to the pipeline."""
 
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
 from rollingq_jax.errors import UserError
 
-Element = dict[str, np.ndarray]
+# Arrays and NumPy scalars by name.
+Element = dict[str, Any]
 
 
 class ArraySource:

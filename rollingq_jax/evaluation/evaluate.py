@@ -18,7 +18,7 @@ def make_eval_step(model: nn.Module) -> EvalStep:
 
   @jax.jit
   def eval_step(variables: Any, batch: Batch) -> Sums:
-    output = model.apply(variables, batch, train=False)
+    output: Any = model.apply(variables, batch, train=False)
     return batch_sums(output, batch)
 
   return eval_step

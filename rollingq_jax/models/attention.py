@@ -46,12 +46,11 @@ class FusionAux(NamedTuple):
 
 
 class Projection(nn.Module):
-  """Kernel [d, *features] and bias [*features] of an affine map.
+  """Kernel [*in_features, *features] and bias [*features] of an affine map.
 
   Attributes:
-    features: shape of the output.
     in_features: shape of the input.
-    bias_shape: shape of the bias; the features if None.
+    features: shape of the output.
   """
 
   in_features: tuple[int, ...]
@@ -59,6 +58,8 @@ class Projection(nn.Module):
 
   @nn.compact
   def __call__(self, dtype: Any) -> tuple[Array, Array]:
+    """Kernel and bias in a dtype."""
+
     def init(rng: Array, shape: tuple[int, ...]) -> Array:
       # Fans are those of the flattened matrix.
       flat = (_prod(self.in_features), _prod(self.features))
@@ -171,6 +172,7 @@ class RollingQuery(nn.Module):
     key_means: Float[Array, "M b h d"],
     present: Bool[Array, "M b"],
   ) -> Float[Array, "_ h d"]:
+    """The query rotated; see `ProcessQuery` for the arguments."""
     num_modalities, batch, *heads = key_means.shape
     state = self.variable(
       "rollingq", "state", init_state, num_modalities, *heads

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from rollingq_jax.models.attention import (
   FusionAux,
@@ -33,8 +32,7 @@ FUSIONS = ("unimodal", "sum", "concat", "uniform", "attention")
 ROLLABLE = ("attention",)
 
 
-@struct.dataclass
-class ClassifierOutput:
+class ClassifierOutput(struct.PyTreeNode):
   """What a classifier returns for a batch."""
 
   logits: Float[Array, "b c"]
@@ -86,7 +84,7 @@ class MultimodalClassifier(nn.Module):
     return ClassifierOutput(logits, probes, tokens, aux)
 
 
-def build_model(config: ConfigDict) -> MultimodalClassifier:
+def build_model(config: Any) -> MultimodalClassifier:
   """The classifier that a config describes.
 
   Args:
@@ -125,9 +123,7 @@ def _encode(
   return tokens
 
 
-def _build_encoder(
-  path: str, model: ConfigDict, name: str, dtype: Any
-) -> nn.Module:
+def _build_encoder(path: str, model: Any, name: str, dtype: Any) -> nn.Module:
   encoder = model.encoders[name]
   transformer = TokenTransformer(
     model.depth, model.num_heads, model.mlp_ratio, dtype
@@ -145,7 +141,7 @@ def _build_encoder(
   )
 
 
-def _build_fusion(model: ConfigDict, num_classes: int, dtype: Any) -> nn.Module:
+def _build_fusion(model: Any, num_classes: int, dtype: Any) -> nn.Module:
   if model.fusion in ("unimodal", "concat"):
     return ConcatFusion(num_classes, dtype)
   if model.fusion == "sum":

@@ -38,6 +38,7 @@ class TokenTransformer(nn.Module):
   def __call__(
     self, embedded: Float[Array, "b n d"], mask: Bool[Array, "b n"]
   ) -> Tokens:
+    """The tokens after the blocks, class token first."""
     batch, length, width = embedded.shape
     init = nn.initializers.normal(0.02)
     cls_token = self.param("cls_token", init, (1, 1, width))
@@ -78,6 +79,7 @@ class SequenceEncoder(nn.Module):
     x: Float[Array, "b time freq"],
     mask: Bool[Array, "b time"] | None = None,
   ) -> Tokens:
+    """Tokens of a sequence; mask is True where a time step is real."""
     batch, time, freq = x.shape
     if mask is None:
       mask = jnp.ones((batch, time), bool)
@@ -115,6 +117,7 @@ class PatchEncoder(nn.Module):
     x: Float[Array, "b frames height width channels"],
     mask: Bool[Array, "b frames"] | None = None,
   ) -> Tokens:
+    """Tokens of the frames; mask is True where a frame is real."""
     patches = to_patches(x, self.patch_size)
     if mask is None:
       mask = jnp.ones(x.shape[:2], bool)

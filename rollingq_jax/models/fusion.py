@@ -41,6 +41,7 @@ class ConcatFusion(nn.Module):
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
   ) -> tuple[Float[Array, "b c"], None]:
+    """Logits of the concatenated class tokens."""
     features = [t.values[:, 0] for t in tokens.values()]
     joined = jnp.concatenate(features, axis=-1)
     return head(self.num_classes, self.dtype, "head")(joined), None
@@ -61,6 +62,7 @@ class SumFusion(nn.Module):
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
   ) -> tuple[Float[Array, "b c"], None]:
+    """Sum of the logits of the class tokens."""
     logits = [
       head(self.num_classes, self.dtype, f"head_{name}")(t.values[:, 0])
       for name, t in tokens.items()
@@ -92,6 +94,7 @@ class AttentionFusion(nn.Module):
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
   ) -> tuple[Float[Array, "b c"], FusionAux]:
+    """Logits of the attention output, and its intermediates."""
     width = next(iter(tokens.values())).values.shape[-1]
     cls_token = self.param(
       "cls_token", nn.initializers.normal(self.cls_std), (1, width)

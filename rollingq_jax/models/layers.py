@@ -39,6 +39,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    """The layers applied to each token."""
     width = x.shape[-1]
     x = nn.Dense(width * self.ratio, kernel_init=XAVIER, dtype=self.dtype)(x)
     x = nn.gelu(x, approximate=False)
@@ -62,6 +63,7 @@ class TransformerBlock(nn.Module):
   def __call__(
     self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]
   ) -> Float[Array, "b n d"]:
+    """The block applied; masked tokens are not attended to."""
     y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
     x = x + nn.MultiHeadDotProductAttention(
       num_heads=self.num_heads,

@@ -125,7 +125,7 @@ def prepare(config: Any) -> tuple[Run, TrainState]:
   state = init_state(
     model,
     tx,
-    put_batch(batches[0], mesh),
+    put_batch(_first(batches), mesh),
     seed=config.seed,
     num_modalities=len(config.modalities),
     mesh=mesh,
@@ -287,6 +287,11 @@ def check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
     "config.optimizer.learning_rate or set config.optimizer.clip_norm, in a "
     "new --workdir"
   )
+
+
+def _first(batches: grain.MapDataset) -> Any:
+  """A batch to take shapes from."""
+  return batches[0]
 
 
 def _on_device(

@@ -13,8 +13,7 @@ from jaxtyping import Array, Int, Key
 from rollingq_jax.training.sharding import replicated
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """State of training; step counts finished steps."""
 
   step: Int[Array, ""]

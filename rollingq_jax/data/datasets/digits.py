@@ -83,9 +83,9 @@ def raw_images(data_dir: Path) -> Images:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-  opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-  with opened as file:
-    content = file.read()
+  content = path.read_bytes()
+  if path.suffix == ".gz":
+    content = gzip.decompress(content)
   if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
     raise UserError(f"{path} is not an idx file of unsigned bytes")
   shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
