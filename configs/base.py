@@ -20,8 +20,8 @@ def get_config(arg: str = "") -> ConfigDict:
   # Over all devices and processes.
   config.batch_size = 64
   config.total_epochs = 30
-  # How often the loss is checked for NaN between epochs.
-  config.log_every_steps = 50
+  # Steps between two checks that the loss is finite; each waits for the device.
+  config.check_every_steps = 50
   # Keep compiled programs in the user's cache directory.
   config.compilation_cache = True
 

@@ -89,7 +89,7 @@ def _keep_compiled_programs() -> None:
   import jax
   import platformdirs
 
-  if jax.config.read("jax_compilation_cache_dir") is None:
+  if not jax.config.jax_compilation_cache_dir:  # pyright: ignore
     folder = platformdirs.user_cache_path("rollingq_jax") / "compiled"
     jax.config.update("jax_compilation_cache_dir", str(folder))
 

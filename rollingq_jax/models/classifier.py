@@ -1,13 +1,14 @@
 """One classifier for all encoders and fusions, and how a config names it."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from jaxtyping import Array, Float
 
+from rollingq_jax.errors import UserError
 from rollingq_jax.models.attention import (
   FusionAux,
   RollingQuery,
@@ -32,7 +33,7 @@ FUSIONS = ("unimodal", "sum", "concat", "uniform", "attention")
 ROLLABLE = ("attention",)
 
 
-class ClassifierOutput(struct.PyTreeNode):
+class ClassifierOutput(NamedTuple):
   """What a classifier returns for a batch."""
 
   logits: Float[Array, "b c"]
@@ -53,7 +54,7 @@ class MultimodalClassifier(nn.Module):
     dtype: computation dtype.
   """
 
-  encoders: dict[str, nn.Module]
+  encoders: Mapping[str, nn.Module]
   fusion: nn.Module
   num_classes: int
   dtype: Any = jnp.float32
@@ -91,13 +92,13 @@ def build_model(config: Any) -> MultimodalClassifier:
     config: `modalities`, `num_classes` and `model`, as in configs/base.py.
 
   Raises:
-    ValueError: an unknown encoder or fusion, or a fusion that does not go
+    UserError: an unknown encoder or fusion, or a fusion that does not go
       with the number of modalities.
   """
   model = config.model
   dtype = jnp.dtype(model.dtype)
   if (model.fusion == "unimodal") != (len(config.modalities) == 1):
-    raise ValueError(
+    raise UserError(
       f"config.model.fusion is {model.fusion!r} with config.modalities "
       f"{tuple(config.modalities)}; 'unimodal' takes exactly one modality and "
       "every other fusion at least two"
@@ -136,7 +137,7 @@ def _build_encoder(path: str, model: Any, name: str, dtype: Any) -> nn.Module:
     return PatchEncoder(
       model.width, transformer, tuple(encoder.patch_size), dtype
     )
-  raise ValueError(
+  raise UserError(
     f"{path}.kind is {encoder.kind!r}; expected one of {ENCODERS}"
   )
 
@@ -157,6 +158,6 @@ def _build_fusion(model: Any, num_classes: int, dtype: Any) -> nn.Module:
       process_query=hook,
       dtype=dtype,
     )
-  raise ValueError(
+  raise UserError(
     f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
   )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from rollingq_jax.errors import UserError
 from rollingq_jax.models.layers import XAVIER, TransformerBlock
 
 
@@ -134,12 +135,12 @@ def to_patches(
   """Patches row by row within a frame, frames one after the other.
 
   Raises:
-    ValueError: a patch size that does not divide the frame.
+    UserError: a patch size that does not divide the frame.
   """
   batch, frames, height, width, channels = x.shape
   rows, columns = patch_size
   if height % rows or width % columns:
-    raise ValueError(
+    raise UserError(
       f"patches of {rows} x {columns} pixels do not tile frames of "
       f"{height} x {width}; choose a patch_size that divides them"
     )

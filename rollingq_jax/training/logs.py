@@ -3,10 +3,9 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
-
-from tensorboardX import SummaryWriter
 
 METRICS_FILE = "metrics.jsonl"
 ROLLINGQ_FILE = "rollingq.jsonl"
@@ -16,8 +15,8 @@ class RunLog:
   """Writes `metrics.jsonl`, `rollingq.jsonl` and TensorBoard events.
 
   Lines hold nothing that differs between two equal runs, such as times. On
-  a resumed run the lines after the checkpoint are dropped: they are written
-  again.
+  a resumed run the lines after the checkpoint and those of the test split are
+  dropped: they are written again.
 
   Args:
     workdir: folder of the run.
@@ -32,9 +31,7 @@ class RunLog:
       return
     for name in (METRICS_FILE, ROLLINGQ_FILE):
       _keep_lines(workdir / name, resumed_step)
-    self._events = SummaryWriter(
-      str(workdir / "tensorboard"), purge_step=resumed_step + 1
-    )
+    self._events = _events(workdir / "tensorboard", resumed_step + 1)
 
   def __enter__(self) -> "RunLog":
     return self
@@ -80,8 +77,26 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
   return objects
 
 
+def _events(folder: Path, purge_step: int) -> Any:
+  """TensorBoard writer; events of a broken run from purge_step on are void."""
+  hidden = "torch" not in sys.modules
+  # tensorboardX imports PyTorch where it is installed, for nothing we use.
+  if hidden:
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if hidden:
+      del sys.modules["torch"]
+  return SummaryWriter(str(folder), purge_step=purge_step)
+
+
 def _keep_lines(path: Path, step: int) -> None:
-  kept = [line for line in read_lines(path) if line["step"] <= step]
+  kept = [
+    line
+    for line in read_lines(path)
+    if line["step"] <= step and line.get("split") != "test"
+  ]
   temporary = path.with_suffix(".tmp")
   temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
   os.replace(temporary, path)

@@ -1,7 +1,7 @@
 """The train loop: steps, rolling windows, epochs, checkpoints, test."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,10 @@ from rollingq_jax.training.windows import (
   reset_layers,
   roll_layers,
 )
+
+
+# Checkpoints that config.evaluation.checkpoint may name.
+TESTED = ("last", "best")
 
 
 class Run(NamedTuple):
@@ -101,16 +105,21 @@ def train_and_evaluate(config: Any, workdir: Path, stop: StopRequest) -> bool:
   return not stop
 
 
-def prepare(config: Any) -> tuple[Run, TrainState]:
-  """Data, model, optimizer and compiled functions of a run; its first state."""
-  if config.rollingq.enabled and config.model.fusion not in ROLLABLE:
-    raise UserError(
-      f"config.rollingq.enabled is True but config.model.fusion "
-      f"{config.model.fusion!r} has no query to roll; use a fusion of "
-      f"{', '.join(ROLLABLE)} or --config.rollingq.enabled=False"
-    )
+def prepare(
+  config: Any, devices: Sequence[jax.Device] | None = None
+) -> tuple[Run, TrainState]:
+  """Data, model, optimizer and compiled functions of a run; its first state.
+
+  Args:
+    config: as in configs/base.py.
+    devices: all there are if None.
+
+  Raises:
+    UserError: a config or data that cannot be used.
+  """
+  _check(config)
   dataset = load_dataset(config)
-  mesh = make_mesh(config.batch_size)
+  mesh = make_mesh(config.batch_size, devices)
   batches = training_batches(
     dataset.splits["train"],
     config,
@@ -146,6 +155,25 @@ def prepare(config: Any) -> tuple[Run, TrainState]:
   return run, state
 
 
+def _check(config: Any) -> None:
+  for field in ("batch_size", "total_epochs", "check_every_steps"):
+    if config[field] < 1:
+      raise UserError(
+        f"config.{field} is {config[field]}; expected at least 1"
+      )
+  if config.evaluation.checkpoint not in TESTED:
+    raise UserError(
+      f"config.evaluation.checkpoint is {config.evaluation.checkpoint!r}; "
+      f"expected one of {', '.join(TESTED)}"
+    )
+  if config.rollingq.enabled and config.model.fusion not in ROLLABLE:
+    raise UserError(
+      f"config.rollingq.enabled is True but config.model.fusion "
+      f"{config.model.fusion!r} has no query to roll; use a fusion of "
+      f"{', '.join(ROLLABLE)} or --config.rollingq.enabled=False"
+    )
+
+
 def train(
   run: Run,
   state: TrainState,
@@ -166,11 +194,11 @@ def train(
       state = state.replace(rollingq=reset_layers(state.rollingq))
     state = run.train_step(state, batch)
     outputs.screen.advance(step)
+    if step % config.check_every_steps == 0 or run.plan.ends(step):
+      check_finite(state, outputs.checkpoints)
     rotations = 0
     if run.plan.ends(step) and state.rollingq:
       state, rotations = end_window(run, state, step, outputs)
-    if step % config.log_every_steps == 0:
-      check_finite(state, outputs.checkpoints)
     if step % run.steps_per_epoch == 0:
       state = end_epoch(run, state, iterator, step, rotations, outputs)
   return state
@@ -347,8 +375,8 @@ def _log_windows(
       }
     )
     scalars = {
-      f"air/{names[0]}": info.air[0].mean(),
-      "angle": info.angle.mean(),
+      f"air/{names[0]}": float(info.air[0].mean()),
+      "angle": float(info.angle.mean()),
     }
     log.scalars(step, f"rolling/{layer}", scalars)
 

@@ -1,5 +1,6 @@
 """Where arrays live: one mesh, batches over its data axis."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,21 +9,30 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rollingq_jax.errors import UserError
 
 
-def make_mesh(batch_size: int) -> Mesh:
-  """Mesh ("data", "model") over all devices; one device is a mesh of one.
+def make_mesh(
+  batch_size: int, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Mesh ("data", "model") over the devices; one device is a mesh of one.
+
+  Args:
+    batch_size: of all devices together.
+    devices: all there are if None.
 
   Raises:
     UserError: a batch that does not divide over the devices.
   """
-  devices = jax.device_count()
-  if batch_size % devices:
+  devices = devices or jax.devices()
+  count = len(devices)
+  if batch_size % count:
     raise UserError(
-      f"config.batch_size {batch_size} does not divide over {devices} devices; "
-      f"choose a multiple of {devices}"
+      f"config.batch_size {batch_size} does not divide over {count} devices; "
+      f"choose a multiple of {count}"
     )
   # Linen modules break on the default, explicit axes.
   axis_types = (AxisType.Auto, AxisType.Auto)
-  return jax.make_mesh((devices, 1), ("data", "model"), axis_types=axis_types)
+  return jax.make_mesh(
+    (count, 1), ("data", "model"), axis_types=axis_types, devices=devices
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

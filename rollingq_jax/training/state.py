@@ -8,26 +8,33 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from rollingq_jax.training.sharding import replicated
 
 
 class TrainState(struct.PyTreeNode):
-  """State of training; step counts finished steps."""
+  """State of training.
 
-  step: Int[Array, ""]
+  Fields are trees of arrays, or of whatever a tree map makes of them
+  (shapes, shardings), so their types are not narrower.
+  """
+
+  # Finished steps, int32 [].
+  step: Any
+  # Float32 parameters.
   params: Any
+  # What optax carries.
   opt_state: Any
   # Running statistics of normalisation layers; {} without any.
   batch_stats: Any
   # A `RollingQState` for each attention that has one; {} without any.
   rollingq: Any
   # Base key of the run; step t uses fold_in(rng, t).
-  rng: Key[Array, ""]
-  # Sums over the open epoch and over the open rolling window.
-  epoch_sums: dict[str, Array]
-  window_sums: dict[str, Array]
+  rng: Any
+  # Sums over the open epoch and over the open rolling window, `zero_sums`.
+  epoch_sums: Any
+  window_sums: Any
 
   @property
   def variables(self) -> dict[str, Any]:

@@ -49,7 +49,9 @@ def make_train_step(
       return total_loss(output, batch), (output, updates)
 
     grads, loss, (output, updates) = _gradients(loss_fn, state.params)
-    deltas, opt_state = tx.update(grads, state.opt_state, state.params)
+    # optax raises floats to the power of its integer count.
+    with jax.numpy_dtype_promotion("standard"):
+      deltas, opt_state = tx.update(grads, state.opt_state, state.params)
     add = partial(_add_sums, loss=loss, output=output, batch=batch)
     return state.replace(
       step=state.step + 1,

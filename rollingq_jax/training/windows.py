@@ -1,6 +1,5 @@
 """Rolling windows: when they end, which means they use, what is rolled."""
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,13 +81,17 @@ def roll_layers(
 
 
 def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
-  """Arguments of `roll_layers`; a window that may not roll has no threshold."""
+  """Arguments of `roll_layers`.
+
+  A window that may not roll has a limit of 0: it is measured, and counts
+  towards the patience of the next.
+  """
   rollingq = config.rollingq
-  limit = rollingq.max_rotations
+  limit = None if rollingq.max_rotations < 0 else rollingq.max_rotations
   return {
-    "beta": rollingq.beta if rollingq.enabled and may_roll else math.inf,
+    "beta": float(rollingq.beta),
     "rho": float(rollingq.rho),
-    "max_rotations": None if limit < 0 else limit,
+    "max_rotations": limit if rollingq.enabled and may_roll else 0,
     "patience": rollingq.patience,
     "method": rollingq.method,
   }
