@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from rollingq_jax.means import blend, masked_mean, new_share, token_mean
 from rollingq_jax.rotation import (
   RotationMethod,
   rotation_between,
@@ -147,15 +148,15 @@ def accumulate(
   query = jax.lax.stop_gradient(query).astype(jnp.float32)
   means = jax.lax.stop_gradient(means)
   seen = jnp.any(present, axis=0)
-  query_mean, weight = _masked_mean(query[None], seen[None], axis_name)
-  key_means, key_weights = _masked_mean(means, present, axis_name)
-  cosines, _ = _masked_mean(cosine(query, means), present, axis_name)
-  share = _share(state.weight, weight[0])
-  key_share = _share(state.key_weights, key_weights)[:, None]
+  query_mean, weight = masked_mean(query[None], seen[None], axis_name)
+  key_means, key_weights = masked_mean(means, present, axis_name)
+  cosines, _ = masked_mean(cosine(query, means), present, axis_name)
+  share = new_share(state.weight, weight[0])
+  key_share = new_share(state.key_weights, key_weights)[:, None]
   return state._replace(
-    query_mean=_blend(state.query_mean, query_mean[0], share),
-    key_means=_blend(state.key_means, key_means, key_share[..., None]),
-    cosine_means=_blend(state.cosine_means, cosines, key_share),
+    query_mean=blend(state.query_mean, query_mean[0], share),
+    key_means=blend(state.key_means, key_means, key_share[..., None]),
+    cosine_means=blend(state.cosine_means, cosines, key_share),
     weight=state.weight + weight[0],
     key_weights=state.key_weights + key_weights,
   )
@@ -171,7 +172,7 @@ def key_means_of(
     raise ValueError(
       f"{len(keys)} modalities have keys but {len(masks)} have masks"
     )
-  pairs = [_token_mean(k, m) for k, m in zip(keys, masks, strict=True)]
+  pairs = [token_mean(k, m) for k, m in zip(keys, masks, strict=True)]
   return jnp.stack([p[0] for p in pairs]), jnp.stack([p[1] for p in pairs])
 
 
@@ -367,48 +368,6 @@ def _open_info(state: RollingQState, rho: Scalar) -> RollingQInfo:
     rolled=jnp.zeros(air.shape[1:], bool),
     weight=state.weight,
   )
-
-
-def _token_mean(
-  keys: Float[Array, "batch n h d"], mask: Bool[Array, "batch n"] | None
-) -> tuple[Float[Array, "batch h d"], Bool[Array, " batch"]]:
-  """Mean over the unmasked tokens, summed as fractions against overflow."""
-  if mask is None:
-    mask = jnp.ones(keys.shape[:2], bool)
-  if mask.shape != keys.shape[:2]:
-    raise ValueError(f"mask {mask.shape} does not fit keys {keys.shape}")
-  count = jnp.sum(mask, axis=1, keepdims=True, dtype=jnp.float32)
-  fraction = mask.astype(jnp.float32) / jnp.maximum(count, 1)
-  kept = jnp.where(mask[..., None, None], keys.astype(jnp.float32), 0.0)
-  return jnp.sum(kept * fraction[..., None, None], axis=1), jnp.any(mask, 1)
-
-
-def _masked_mean(
-  x: Float[Array, "M batch *rest"],
-  mask: Bool[Array, "M batch"],
-  axis_name: str | None,
-) -> tuple[Float[Array, "M *rest"], Float[Array, " M"]]:
-  """Mean over the batch (and `axis_name`) where mask is True, and its count."""
-  count = jnp.sum(mask, axis=1, dtype=jnp.float32)
-  if axis_name is not None:
-    count = jax.lax.psum(count, axis_name)
-  fraction = mask.astype(jnp.float32) / jnp.maximum(count, 1.0)[:, None]
-  shape = mask.shape + (1,) * (x.ndim - 2)
-  kept = jnp.where(mask.reshape(shape), x, 0.0)
-  mean = jnp.sum(kept * fraction.reshape(shape), axis=1)
-  if axis_name is not None:
-    mean = jax.lax.psum(mean, axis_name)
-  return mean, count
-
-
-def _share(old: Float[Array, "*n"], new: Float[Array, "*n"]) -> Array:
-  """Share of the new samples in all samples of the window; 0 of none."""
-  return new / jnp.maximum(old + new, 1.0)
-
-
-def _blend(old: Array, new: Array, share: Array) -> Array:
-  # Not old + share * (new - old): the difference of huge vectors overflows.
-  return old * (1.0 - share) + new * share
 
 
 def _windows_over_beta(

@@ -1,5 +1,6 @@
 """Checkpoints of the train state and of the data iterator, by Orbax."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +22,26 @@ class Checkpoints:
 
   Keeps the newest `max_to_keep` checkpoints and the one that is best by
   validation accuracy. Saving runs in the background; use as a context
-  manager, so that the last one is complete.
+  manager, so that the last one is complete. A checkpoint that cannot be read
+  is moved to `checkpoints_unreadable/`.
+
+  Args:
+    workdir: folder of the run.
+    max_to_keep: newest checkpoints to keep.
+    say: gets a line for each unreadable checkpoint.
   """
 
-  def __init__(self, workdir: Path, max_to_keep: int):
+  def __init__(
+    self, workdir: Path, max_to_keep: int, say: Callable[[str], None]
+  ):
     self._directory = workdir.absolute() / "checkpoints"
-    self._policy = policies.AnyPreservationPolicy(
+    self._unreadable = workdir.absolute() / "checkpoints_unreadable"
+    self._say = say
+    # Orbax reads these files of all checkpoints before it opens any.
+    for folder in _steps(self._directory):
+      if error := _metadata_error(folder):
+        self._set_aside(int(folder.name), error)
+    policy = policies.AnyPreservationPolicy(
       [
         policies.LatestN(max_to_keep),
         policies.BestN(
@@ -36,7 +51,10 @@ class Checkpoints:
         ),
       ]
     )
-    self._manager = self._open()
+    options = ocp.CheckpointManagerOptions(
+      best_fn=_selection, preservation_policy=policy, create=True
+    )
+    self._manager = ocp.CheckpointManager(self._directory, options=options)
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -69,20 +87,13 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def restore_latest(
-    self,
-    like: TrainState,
-    iterator: grain.DatasetIterator,
-    say: Callable[[str], None],
+    self, like: TrainState, iterator: grain.DatasetIterator
   ) -> TrainState | None:
     """The newest readable checkpoint; also sets the iterator.
-
-    An unreadable one is moved to `checkpoints_unreadable/`, which is said,
-    and the one before it is tried.
 
     Args:
       like: a state of the same shapes, dtypes and shardings.
       iterator: set to the position after the checkpoint's last step.
-      say: gets a line for each unreadable checkpoint.
 
     Returns:
       The state, or None where there is no checkpoint.
@@ -91,21 +102,17 @@ class Checkpoints:
       UserError: there are checkpoints but none can be read.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    steps = sorted(self._manager.all_steps(), reverse=True)
-    for step in steps:
+    for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         return self._restore(step, abstract, iterator)
       # Orbax, TensorStore and the file system each raise their own.
       except Exception as error:
-        moved = self._set_aside(step)
-        say(
-          f"checkpoint {step} cannot be read ({_first_line(error)}); it was "
-          f"moved to {moved}, trying the one before"
-        )
-    if steps:
+        self._set_aside(step, error)
+        self._manager.reload()
+    if self._unreadable.exists():
       raise UserError(
-        f"none of the checkpoints in {self._directory} can be read; see "
-        "checkpoints_unreadable beside it, or use a new --workdir"
+        f"none of the checkpoints in {self._directory} can be read; they "
+        f"are in {self._unreadable}; start anew in another --workdir"
       )
     return None
 
@@ -121,12 +128,6 @@ class Checkpoints:
       ),
     )["state"]
 
-  def _open(self) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-      best_fn=_selection, preservation_policy=self._policy, create=True
-    )
-    return ocp.CheckpointManager(self._directory, options=options)
-
   def _restore(
     self, step: int, abstract: TrainState, iterator: grain.DatasetIterator
   ) -> TrainState:
@@ -136,13 +137,31 @@ class Checkpoints:
     )
     return self._manager.restore(step, args=items)["state"]
 
-  def _set_aside(self, step: int) -> Path:
-    target = self._directory.with_name("checkpoints_unreadable") / str(step)
-    target.parent.mkdir(exist_ok=True)
+  def _set_aside(self, step: int, error: Exception) -> None:
+    target = self._unreadable / str(step)
+    self._unreadable.mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     shutil.move(self._directory / str(step), target)
-    self._manager.reload()
-    return target
+    self._say(
+      f"checkpoint {step} cannot be read ({_first_line(error)}); it was moved "
+      f"to {target}, trying the one before"
+    )
+
+
+def _steps(directory: Path) -> list[Path]:
+  """Folders of finished checkpoints."""
+  return [path for path in directory.glob("*") if path.name.isdigit()]
+
+
+def _metadata_error(folder: Path) -> Exception | None:
+  """What is wrong with a checkpoint's JSON files, if anything."""
+  for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
+    try:
+      if file.exists():
+        json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+      return error
+  return None
 
 
 def _selection(metrics: Any) -> float:

@@ -49,8 +49,12 @@ class RunLog:
     self.scalars(step, split, values)
 
   def window(self, line: dict[str, Any]) -> None:
-    """Adds a line to `rollingq.jsonl`."""
+    """Adds a line to `rollingq.jsonl`, and head means to the events."""
     self._append(ROLLINGQ_FILE, line)
+    values = {f"air/{name}": air for name, air in line["air"].items()}
+    values["angle"] = line["angle"]
+    means = {name: sum(heads) / len(heads) for name, heads in values.items()}
+    self.scalars(line["step"], f"rolling/{line['layer']}", means)
 
   def scalars(self, step: int, prefix: str, values: dict[str, float]) -> None:
     """Adds scalars to the TensorBoard events alone."""

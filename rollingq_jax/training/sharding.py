@@ -9,9 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from rollingq_jax.errors import UserError
 
 
-def make_mesh(
-  batch_size: int, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(batch_size: int, devices: Sequence[Any] | None = None) -> Mesh:
   """Mesh ("data", "model") over the devices; one device is a mesh of one.
 
   Args:

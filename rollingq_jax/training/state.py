@@ -50,7 +50,8 @@ def zero_sums(num_modalities: int) -> dict[str, Array]:
   """Sums before the first sample.
 
   `bad_step` is the first step with a loss that is not finite, -1 if none;
-  `share` and `cosine` stay 0 where the fusion has no attention.
+  `share` and `cosine` stay 0 where the fusion has no attention; `rotations`
+  are added by the loop.
   """
   shapes = {
     "count": (),
@@ -62,7 +63,10 @@ def zero_sums(num_modalities: int) -> dict[str, Array]:
   }
   # An array each: the step donates them, and none may be donated twice.
   sums = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
-  return sums | {"bad_step": jnp.full((), -1, jnp.int32)}
+  return sums | {
+    "bad_step": jnp.full((), -1, jnp.int32),
+    "rotations": jnp.zeros((), jnp.int32),
+  }
 
 
 def init_state(

@@ -1,0 +1,109 @@
+"""What the lines of a run say, on the screen and in its files."""
+
+from typing import Any
+
+import jax
+
+from rollingq_jax.evaluation.metrics import mean_air
+from rollingq_jax.rolling import RollingQInfo
+from rollingq_jax.training.run import Run
+from rollingq_jax.training.state import TrainState
+
+
+def opening_lines(run: Run, state: TrainState) -> list[str]:
+  """Data, model and devices, and where a run goes on."""
+  splits = run.dataset.splits
+  sizes = " / ".join(f"{len(source)} {name}" for name, source in splits.items())
+  parameters = sum(x.size for x in jax.tree.leaves(state.params))
+  lines = [
+    f"data: {run.config.data.name}, {sizes}; {run.dataset.note}",
+    f"model: {run.config.model.fusion}, {parameters:,} parameters; "
+    f"{run.mesh.size} {jax.default_backend()} device(s)",
+  ]
+  if int(state.step):
+    lines.append(f"resuming after step {int(state.step)}")
+  return lines
+
+
+def epoch_line(
+  epoch: int,
+  total_epochs: int,
+  trained: dict[str, float],
+  validation: dict[str, float],
+  modalities: tuple[str, ...],
+  rotations: int,
+) -> str:
+  """One line an epoch: loss, accuracy, probes, AIR, share, rolled or not.
+
+  Args:
+    epoch: counted from 0; shown from 1.
+    total_epochs: epochs of the run.
+    trained: metrics over the epoch's training batches.
+    validation: metrics of the validation split at its end.
+    modalities: in the model's order; AIR and share are those of the first.
+    rotations: heads rolled at the end of this epoch.
+  """
+  first = modalities[0]
+  probes = " ".join(
+    f"{name} {100 * validation[f'probe/{name}']:4.1f}" for name in modalities
+  )
+  parts = [
+    f"epoch {epoch + 1:3d}/{total_epochs}",
+    f"loss {trained['loss']:6.3f}",
+    f"validation {100 * validation['accuracy']:4.1f} %",
+    f"probes {probes}",
+  ]
+  if f"air/{first}" in trained:
+    parts += [
+      f"AIR {trained[f'air/{first}']:+.2f}",
+      f"{first} share {trained[f'share/{first}']:.2f}",
+    ]
+  if rotations:
+    parts.append("rolled" if rotations == 1 else f"rolled {rotations} heads")
+  return " | ".join(parts)
+
+
+def train_metrics(
+  state: TrainState, modalities: tuple[str, ...]
+) -> dict[str, float]:
+  """Metrics over the training batches of the open epoch."""
+  sums = jax.device_get(state.epoch_sums)
+  count = float(sums["count"])
+  metrics = {
+    "loss": float(sums["loss"]) / count,
+    "accuracy": float(sums["correct"]) / count,
+  }
+  if sums["share"].any():
+    air = mean_air(
+      {"sum": sums["cosine"][:, None], "count": sums["cosine_count"]}
+    )
+    for index, name in enumerate(modalities):
+      metrics[f"air/{name}"] = float(air[index])
+      metrics[f"share/{name}"] = float(sums["share"][index]) / count
+  return metrics
+
+
+def window_lines(
+  run: Run, state: TrainState, infos: dict[str, RollingQInfo], step: int
+) -> list[dict[str, Any]]:
+  """A line of rollingq.jsonl for each attention whose window was closed.
+
+  AIR, alpha, angle (radians) and rolled are lists over heads.
+  """
+  names = tuple(run.config.modalities)
+  infos, sums = jax.device_get((infos, state.window_sums))
+  shares = sums["share"] / max(float(sums["count"]), 1.0)
+  return [
+    {
+      "step": step,
+      "epoch": (step - 1) // run.steps_per_epoch,
+      "layer": layer,
+      "air": dict(zip(names, info.air.tolist(), strict=True)),
+      "alpha": dict(zip(names, info.alpha.tolist(), strict=True)),
+      "angle": info.angle.tolist(),
+      "rolled": info.rolled.tolist(),
+      "samples": float(info.weight),
+      "share": dict(zip(names, shares.tolist(), strict=True)),
+    }
+    for layer, info in infos.items()
+  ]
