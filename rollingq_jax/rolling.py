@@ -107,7 +107,16 @@ def init_state(
 def rotate_query(
   query: Float[Array, "*batch h d"], rotation: Float[Array, "h d d"]
 ) -> Float[Array, "*batch h d"]:
-  """rotation @ q for every head, in float32; the query's dtype is kept."""
+  """rotation @ q for every head, in float32; the query's dtype is kept.
+
+  Raises:
+    ValueError: a query whose heads and width are not the rotation's.
+  """
+  if query.shape[-2:] != rotation.shape[:2]:
+    raise ValueError(
+      f"the query {query.shape} does not end in heads x width "
+      f"{rotation.shape[:2]} of the rotation"
+    )
   rotated = jnp.einsum(
     "hij,...hj->...hi",
     rotation,

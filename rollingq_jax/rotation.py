@@ -26,15 +26,15 @@ _COLLINEAR = 1e-6
 
 def safe_norm(x: Float[Array, "... d"]) -> Float[Array, "..."]:
   """|x| over the last axis, without overflow or underflow of the squares."""
-  x = x.astype(jnp.float32)
+  x, factor = _rescaled(x)
   scale = jnp.max(jnp.abs(x), axis=-1, keepdims=True)
-  norm = scale[..., 0] * jnp.linalg.norm(_divide(x, scale), axis=-1)
-  return jnp.minimum(norm, jnp.finfo(jnp.float32).max)
+  norm = scale * jnp.linalg.norm(_divide(x, scale), axis=-1, keepdims=True)
+  return jnp.minimum(norm * factor, jnp.finfo(jnp.float32).max)[..., 0]
 
 
 def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
   """x / |x| in float32; the zero vector stays zero."""
-  x = x.astype(jnp.float32)
+  x, _ = _rescaled(x)
   x = _divide(x, jnp.max(jnp.abs(x), axis=-1, keepdims=True))
   return _divide(x, jnp.linalg.norm(x, axis=-1, keepdims=True))
 
@@ -101,7 +101,11 @@ def _plane(a: Float[Array, " d"], b: Float[Array, " d"]) -> Float[Array, "d d"]:
     turn = unit(jnp.stack([ax * bx + ay * by, ax * by - ay * bx]))
     cos, sin = jnp.where(jnp.any(turn), turn, jnp.array([1.0, 0.0]))
     inside = jnp.array([[cos - 1.0, -sin], [sin, cos - 1.0]])
-    return jnp.eye(a.size) + basis @ inside @ basis.T
+    left, right = (basis @ inside).T, basis.T
+    # U (R2 - I) U^T as two outer products: unlike a product of matrices they
+    # fuse with the identity, so each entry of R is written once.
+    outer = jnp.outer(left[0], right[0]) + jnp.outer(left[1], right[1])
+    return jnp.eye(a.size) + outer
 
 
 def _second_direction(
@@ -130,7 +134,24 @@ def _procrustes(
     return jnp.where(defined, rotation, jnp.eye(a.size))
 
 
-def _divide(x: Array, y: Array) -> Array:
-  """x / y, and 0 where y is zero or so small that 1 / y overflows."""
-  tiny = y < jnp.finfo(jnp.float32).tiny
-  return jnp.where(tiny, 0.0, x / jnp.where(tiny, 1.0, y))
+def _rescaled(
+  x: Float[Array, "... d"],
+) -> tuple[Float[Array, "... d"], Float[Array, "... 1"]]:
+  """(y, f) with x = y f, f a power of two, and 1 / max |y| a normal number.
+
+  XLA divides by a broadcast number through its reciprocal, which for numbers
+  above 2^126 is subnormal and flushed to zero.
+  """
+  x = x.astype(jnp.float32)
+  huge = jnp.max(jnp.abs(x), axis=-1, keepdims=True) > 1.0
+  factor = jnp.where(huge, jnp.float32(2.0**64), jnp.float32(2.0**-64))
+  return x * jnp.where(
+    huge, jnp.float32(2.0**-64), jnp.float32(2.0**64)
+  ), factor
+
+
+def _divide(
+  x: Float[Array, "... d"], y: Float[Array, "... 1"]
+) -> Float[Array, "... d"]:
+  """x / y, and 0 where y is 0."""
+  return jnp.where(y > 0, x / jnp.where(y > 0, y, 1.0), 0.0)
