@@ -1,0 +1,176 @@
+"""The benchmarks measure what they say, and their results can be read."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import fusion, rotation
+from benchmarks.fusion import (
+  TOLERANCE,
+  Sizes,
+  disagreement,
+  make_problem,
+  with_gradient,
+)
+from benchmarks.timing import compare, format_table, temporary_bytes
+
+SMALL = Sizes(batch=3, width=16, heads=1, audio=5, visual=8)
+
+
+class Clock:
+  """A clock that only the work under test moves."""
+
+  def __init__(self):
+    self.now = 0.0
+
+  def work(self, *seconds: float) -> Callable[[], None]:
+    """A function that takes each time in turn, then the last for ever."""
+    times = list(seconds)
+
+    def run() -> None:
+      self.now += times.pop(0) if len(times) > 1 else times[0]
+
+    return run
+
+
+def _compile(f: Callable, *args: Any) -> jax.stages.Compiled:
+  return jax.jit(f).lower(*args).compile()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+  clock = Clock()
+  monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: clock.now)
+  return clock
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("masked", [0.0, 0.4])
+def test_plain_fusion_equals_ours(heads, masked):
+  problem = make_problem(SMALL._replace(heads=heads), masked)
+  assert disagreement(problem) < TOLERANCE
+
+
+def test_plain_fusion_equals_ours_without_a_modality():
+  problem = make_problem(SMALL)
+  audio = problem.masks["audio"].at[1].set(False)
+  problem = problem._replace(masks={**problem.masks, "audio": audio})
+  assert disagreement(problem) < TOLERANCE
+
+
+def test_disagreement_finds_a_wrong_gradient():
+  problem = make_problem(SMALL)
+
+  def wrong(inputs, masks):
+    values = {**inputs.values}
+    values["visual"] = jax.lax.stop_gradient(values["visual"])
+    return problem.plain(inputs._replace(values=values), masks)
+
+  assert disagreement(problem._replace(ours=wrong)) > 0.1
+  assert math.isnan(
+    disagreement(
+      problem._replace(ours=lambda *args: jnp.nan * problem.ours(*args))
+    )
+  )
+
+
+def test_compare_gives_times_and_ratio(clock):
+  times = compare(clock.work(30.0), clock.work(2.0), pairs=5, min_seconds=7.0)
+  assert (times.slow, times.fast) == pytest.approx((30.0, 2.0))
+  assert times.ratio == pytest.approx(15.0)
+  assert (times.slow_spread, times.fast_spread) == pytest.approx((0.0, 0.0))
+
+
+def test_compare_leaves_out_the_warm_up(clock):
+  compiling = clock.work(1000.0, 30.0)
+  times = compare(compiling, clock.work(500.0, 2.0), pairs=3, min_seconds=0.0)
+  assert times.ratio == pytest.approx(15.0)
+
+
+def test_load_on_the_machine_cancels_within_a_pair(clock):
+  # Three warm-up calls, then pairs under rising load.
+  slow = clock.work(10.0, 10.0, 10.0, 10.0, 20.0, 40.0)
+  fast = clock.work(1.0, 1.0, 1.0, 1.0, 2.0, 4.0)
+  times = compare(slow, fast, pairs=3, min_seconds=0.0)
+  assert (times.ratio_low, times.ratio, times.ratio_high) == pytest.approx(
+    (10.0, 10.0, 10.0)
+  )
+  assert times.slow_spread == pytest.approx(0.75)
+
+
+def test_compare_waits_for_results(clock):
+  class Pending:
+    def block_until_ready(self):
+      clock.now += 9.0
+      return self
+
+  times = compare(Pending, clock.work(3.0), pairs=3, min_seconds=0.0)
+  assert times.ratio == pytest.approx(3.0)
+
+
+def test_temporary_bytes_counts_what_xla_sets_aside():
+  def through_matrix(x):
+    return jnp.linalg.matrix_power(jnp.outer(x, x), 2) @ x
+
+  vector = jnp.ones(256)
+  matrix = 256 * 256 * 4
+  assert matrix <= temporary_bytes(_compile(through_matrix, vector))
+  assert temporary_bytes(_compile(lambda x: x + 1.0, vector)) < matrix
+
+
+def test_table_lines_up():
+  rows = [{"name": "a", "time": 1.23456}, {"name": "bcdefg", "time": 2.0}]
+  assert format_table(rows).splitlines() == [
+    "  name   time",
+    "     a  1.235",
+    "bcdefg      2",
+  ]
+
+
+@pytest.mark.parametrize(
+  ("benchmark", "labels"),
+  [
+    (rotation, [16, 64]),
+    (fusion, ["forward", "forward + backward"]),
+  ],
+)
+def test_quick_run_writes_its_results(benchmark, labels, tmp_path, capsys):
+  file = tmp_path / "results.json"
+  benchmark.main(["--quick", "--json", str(file)])
+  results = json.loads(file.read_text())
+  name = benchmark.__name__.split(".")[-1]
+  assert (results["benchmark"], results["jax"]) == (name, jax.__version__)
+  assert results.get("agree", True)
+  assert [next(iter(row.values())) for row in results["rows"]] == labels
+  for row in results["rows"]:
+    numbers = list(row.values())[1:]
+    assert all(math.isfinite(x) and x >= 0 for x in numbers)
+    assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+  assert "ratio_low" in capsys.readouterr().out
+
+
+def test_a_run_without_a_file_writes_none(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  rotation.main(["--quick"])
+  assert not list(tmp_path.iterdir())
+
+
+def test_plane_rotation_is_much_faster():
+  assert rotation.measure(256, pairs=5)["ratio"] > 10
+
+
+def test_our_fusion_needs_much_less_memory():
+  sizes = Sizes(batch=2, width=64, heads=2, audio=129, visual=147)
+  problem = make_problem(sizes)
+  args = problem.inputs, problem.masks
+  for wrap in (lambda f: f, with_gradient):
+    plain, ours = (
+      temporary_bytes(_compile(wrap(f), *args))
+      for f in (problem.plain, problem.ours)
+    )
+    assert plain > 4 * ours
