@@ -158,7 +158,7 @@ def _attention_metrics(sums: Sums) -> dict[str, float]:
   metrics = {}
   for name, rate in zip(sums["share"], air, strict=True):
     share = {key: float(v) / count for key, v in sums["share"][name].items()}
-    metrics[f"air/{name}"] = rate
+    metrics[f"air/{name}"] = float(rate)
     metrics[f"share/{name}"] = share["x"]
     variance = max(share["xx"] - share["x"] ** 2, 0.0)
     metrics[f"share_std/{name}"] = variance**0.5
