@@ -10,10 +10,6 @@ Variants, joined by commas after a colon:
     noise=sensor_failure|clean_train|none
 
 Both halves are real recordings and images; their pairing is a construction.
-
-Under noise the padding of a recording is not masked: noise fills the whole
-window, and a mask from the clean recording would go on telling its length,
-hence something of the digit, after the sensor has failed.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +33,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config.num_classes = 10
   config.data.name = "av_digits"
   config.data.noise = variant.noise
-  config.data.mask_padding = variant.noise == "none"
 
   model = config.model
   model.fusion = variant.fusion

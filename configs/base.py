@@ -32,7 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
   # Time steps kept of a sequence; unset: the data set's own choice.
   data.num_frames = placeholder(int)
   data.speaker_disjoint = False
-  # Whether padded time steps are masked, or input like any other.
+  # Whether padded time steps are masked, or input like any other. A mask goes
+  # on telling a recording's length after its sensor has failed.
   data.mask_padding = True
   # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
   data.noise = "none"
