@@ -23,7 +23,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
 def log_mel(waveform: np.ndarray, rate: int, num_bins: int) -> np.ndarray:
   """Log-mel filter bank [frames, num_bins]: 25 ms windows, 10 ms apart.
 
-  Kaldi's, without dither. Recordings shorter than a window give one frame.
+  Kaldi's, without dither; no frame where there is hardly any sound.
   """
   try:
     import kaldi_native_fbank as knf
@@ -38,7 +38,7 @@ def log_mel(waveform: np.ndarray, rate: int, num_bins: int) -> np.ndarray:
   fbank.accept_waveform(rate, waveform.tolist())
   fbank.input_finished()
   frames = [fbank.get_frame(i) for i in range(fbank.num_frames_ready)]
-  return np.stack(frames).astype(np.float32)
+  return np.array(frames, np.float32).reshape(-1, num_bins)
 
 
 def _missing_extra(package: str) -> str:

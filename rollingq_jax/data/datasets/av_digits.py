@@ -48,6 +48,7 @@ def load(config: Any) -> Dataset:
   disjoint = config.data.speaker_disjoint
   audio_rows = _split_recordings(recordings, disjoint, rng)
   image_rows = _split(rng.permutation(len(images.labels)), IMAGE_PARTS)
+  _check_sizes(audio_rows, image_rows)
   audio = _standardised_audio(recordings.features, audio_rows[0], num_frames)
   visual = _standardised_images(images.pixels, image_rows[0])
   splits = {}
@@ -95,6 +96,19 @@ def _split_recordings(
   return [np.flatnonzero(np.isin(recordings.speakers, part)) for part in parts]
 
 
+def _check_sizes(
+  audio_rows: list[np.ndarray], image_rows: list[np.ndarray]
+) -> None:
+  for kind, parts in (("recordings", audio_rows), ("images", image_rows)):
+    sizes = [len(part) for part in parts]
+    if min(sizes) == 0:
+      raise UserError(
+        f"the {kind} do not suffice for three splits: {sizes}; "
+        "config.data.data_dir must hold more of them, or more speakers where "
+        "config.data.speaker_disjoint is set"
+      )
+
+
 def _split(order: np.ndarray, parts: tuple[int, ...]) -> list[np.ndarray]:
   """Consecutive pieces whose sizes are in proportion to the parts."""
   ends = np.cumsum(parts)[:-1] * len(order) // sum(parts)
@@ -109,6 +123,12 @@ def _pair(
 ) -> np.ndarray:
   """For each label, a random row of the pool with that label."""
   by_digit = {d: pool[image_labels[pool] == d] for d in np.unique(labels)}
+  for digit, rows in by_digit.items():
+    if not len(rows):
+      raise UserError(
+        f"a split has recordings of the digit {digit} but no image of it; "
+        "config.data.data_dir must hold more images"
+      )
   return np.array([rng.choice(by_digit[label]) for label in labels])
 
 

@@ -8,6 +8,7 @@ anywhere under one folder.
 import gzip
 import importlib.util
 import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ def raw_recordings(data_dir: Path) -> Recordings:
       f"no FSDD recording under {data_dir}; config.data.data_dir must hold "
       "files named like 7_jackson_32.wav"
     )
-  features = [log_mel(*read_audio(path), MEL_BINS) for path, _ in named]
+  features = [_features(path) for path, _ in named]
   labels = np.array([int(match["digit"]) for _, match in named], np.int32)
   return Recordings(
     features, labels, np.array([match["speaker"] for _, match in named])
@@ -79,13 +80,28 @@ def raw_images(data_dir: Path) -> Images:
   """MNIST's training images from its idx files, gzipped or not."""
   pixels = _read_idx(_find(data_dir, "train-images-idx3-ubyte"))
   labels = _read_idx(_find(data_dir, "train-labels-idx1-ubyte"))
+  if len(pixels) != len(labels):
+    raise UserError(
+      f"{data_dir} holds {len(pixels)} MNIST images but {len(labels)} labels; "
+      "both files must come from the same copy"
+    )
   return Images(pixels, labels.astype(np.int32))
+
+
+def _features(path: Path) -> np.ndarray:
+  frames = log_mel(*read_audio(path), MEL_BINS)
+  if not len(frames):
+    raise UserError(f"{path} holds no sound; expected at least 10 ms")
+  return frames
 
 
 def _read_idx(path: Path) -> np.ndarray:
   content = path.read_bytes()
   if path.suffix == ".gz":
-    content = gzip.decompress(content)
+    try:
+      content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+      raise UserError(f"{path} is not a whole gzip file: {error}") from error
   if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
     raise UserError(f"{path} is not an idx file of unsigned bytes")
   shape = np.frombuffer(content, ">i4", count=content[3], offset=4)

@@ -1,0 +1,119 @@
+"""Session settings, and the fixtures that several test files share.
+
+JAX runs on four virtual CPU devices with strict promotion, and every annotation
+of the package is checked at run time.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jaxtyping.install_import_hook("rollingq_jax", "beartype.beartype")
+
+hypothesis.settings.register_profile(
+  "rollingq", deadline=None, derandomize=True, max_examples=40, database=None
+)
+hypothesis.settings.load_profile("rollingq")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+  config.addinivalue_line(
+    "markers",
+    "golden(file, pattern, optional=False): runs the test once for each "
+    "`case` that `pattern` captures in the keys of a golden file",
+  )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+  marker = metafunc.definition.get_closest_marker("golden")
+  if marker is None or "case" not in metafunc.fixturenames:
+    return
+  file, pattern = marker.args
+  keys = load_golden(find_golden_dir(os.environ, ROOT) / file)
+  matches = [re.fullmatch(pattern, key) for key in keys]
+  cases = sorted({match[1] for match in matches if match})
+  # A pattern without a case would turn into a silently skipped test.
+  if not cases and not marker.kwargs.get("optional", False):
+    raise pytest.UsageError(f"no key of {file} matches {pattern!r}")
+  metafunc.parametrize("case", cases)
+
+
+def find_golden_dir(environ: Mapping[str, str], root: Path) -> Path:
+  """$ROLLINGQ_GOLDEN_DIR, else ../shared/golden of root, else tests/golden."""
+  if given := environ.get("ROLLINGQ_GOLDEN_DIR"):
+    return Path(given)
+  shared = root.parent / "shared" / "golden"
+  return shared if shared.is_dir() else root / "tests" / "golden"
+
+
+@functools.cache
+def load_golden(path: Path) -> dict[str, np.ndarray]:
+  with np.load(path, allow_pickle=False) as file:
+    return dict(file)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+  """Folder of the golden files."""
+  return find_golden_dir(os.environ, ROOT)
+
+
+@pytest.fixture(scope="session")
+def golden_dir_for() -> Callable[[Mapping[str, str], Path], Path]:
+  """The rule behind `golden_dir`: (environment, repository root) -> folder."""
+  return find_golden_dir
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest, golden_dir: Path) -> dict:
+  """Arrays of the file that the test's `golden` marker names."""
+  marker = request.node.get_closest_marker("golden")
+  return load_golden(golden_dir / marker.args[0])
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+  return ROOT
+
+
+@pytest.fixture
+def cpu_devices() -> list[jax.Device]:
+  """Four virtual devices, whatever accelerator is there."""
+  return jax.devices("cpu")[:4]
+
+
+@pytest.fixture
+def without_type_checks() -> Iterator[None]:
+  """Lets bad shapes through to the package's own errors, as users meet them."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+  """Grows by one entry with every compilation while the test runs."""
+  seen = []
+
+  def listen(event: str, duration: float, **unused: object) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+      seen.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield seen
+  jax.monitoring.unregister_event_duration_listener(listen)
