@@ -6,8 +6,10 @@ that names the nearest thing that can.
 """
 
 import difflib
+import functools
 import importlib.util
 import json
+import operator
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -164,36 +166,61 @@ def _stray(word: str) -> str:
 
 
 def _override(config: ConfigDict, pairs: Sequence[tuple[str, str]]) -> None:
-  """Sets fields through ml_collections' flags, which know the types."""
+  """Sets fields; all keys are checked before any is set."""
   fields = _fields(config)
-  seen = set()
+  seen: set[str] = set()
   for key, _ in pairs:
-    inside = [field for field in fields if field.startswith(f"{key}.")]
-    if inside:
-      raise UserError(
-        f"--config.{key} is a group of fields; set one of them, such as "
-        f"--config.{inside[0]}"
-      )
-    if key not in fields:
-      raise UserError(
-        f"--config.{key} does not exist{_nearest(key, fields, '--config.')}"
-      )
+    _check_key(key, fields)
     if key in seen:
       raise UserError(f"--config.{key} is given twice")
     seen.add(key)
   for key, value in pairs:
-    argv = ["", f"--config.{key}={value}"]
-    parser = flags.FlagValues()
-    config_flags.DEFINE_config_dict(
-      "config", config, flag_values=parser, sys_argv=argv
-    )
     try:
-      parser(argv)
+      _set(config, key, value)
     except (flags.Error, TypeError, ValueError, SyntaxError) as error:
       raise UserError(
         f"--config.{key}={value}: expected a value of type "
-        f"{fields[key].__name__}"
+        f"{fields[key].__name__}, such as {_get(config, key)!r}"
       ) from error
+
+
+def _check_key(key: str, fields: dict[str, type]) -> None:
+  inside = [field for field in fields if field.startswith(f"{key}.")]
+  if inside:
+    raise UserError(
+      f"--config.{key} is a group of fields; set one of them, such as "
+      f"--config.{inside[0]}"
+    )
+  if key not in fields:
+    raise UserError(
+      f"--config.{key} does not exist{_nearest(key, fields, _PREFIX)}"
+    )
+
+
+def _set(config: ConfigDict, key: str, value: str) -> None:
+  """Sets one field through ml_collections' flags, which know the types."""
+  argv = ["", f"--config.{key}={value}"]
+  parser = flags.FlagValues()
+  config_flags.DEFINE_config_dict(
+    "config", config, flag_values=parser, sys_argv=argv
+  )
+  before = _get(config, key)
+  parser(argv)
+  # A tuple that cannot be parsed becomes a tuple of its text.
+  if isinstance(before, tuple) and before:
+    kind = (int, float) if isinstance(before[0], float) else type(before[0])
+    after = _get(config, key)
+    if not all(isinstance(element, kind) for element in after):
+      _group(config, key)[key.rpartition(".")[2]] = before
+      raise TypeError(after)
+
+
+def _group(config: Any, key: str) -> Any:
+  return functools.reduce(operator.getitem, key.split(".")[:-1], config)
+
+
+def _get(config: Any, key: str) -> Any:
+  return _group(config, key)[key.rpartition(".")[2]]
 
 
 def _fields(config: Any, prefix: str = "") -> dict[str, type]:

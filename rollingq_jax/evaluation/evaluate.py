@@ -1,10 +1,9 @@
 """Evaluation of a classifier over batches; every sample counts once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jaxtyping import Array
 
 from rollingq_jax.evaluation.metrics import Sums, add, batch_sums, summarise
@@ -13,25 +12,42 @@ Batch = dict[str, Array]
 EvalStep = Callable[[Any, Batch], Sums]
 
 
-def make_eval_step(model: nn.Module) -> EvalStep:
-  """Jitted (variables, batch) -> sums of metrics, in evaluation mode."""
+def make_eval_step(apply_fn: Callable[..., Any]) -> EvalStep:
+  """Jitted (variables, batch) -> sums of metrics, in evaluation mode.
+
+  Args:
+    apply_fn: (variables, batch, train) -> `ClassifierOutput`.
+  """
 
   @jax.jit
   def eval_step(variables: Any, batch: Batch) -> Sums:
-    output: Any = model.apply(variables, batch, train=False)
+    output: Any = apply_fn(variables, batch, train=False)
     return batch_sums(output, batch)
 
   return eval_step
 
 
 def evaluate(
-  eval_step: EvalStep, variables: Any, batches: Iterable[Batch]
+  eval_step: EvalStep,
+  variables: Any,
+  batches: Iterable[Batch],
+  modalities: Sequence[str],
 ) -> dict[str, float]:
-  """Metrics over all batches; see `summarise` for their names."""
+  """Metrics over all batches; see `summarise` for their names.
+
+  Args:
+    eval_step: from `make_eval_step`.
+    variables: collections of the model.
+    batches: on the devices, each with `label` and `mask`.
+    modalities: in the model's order.
+
+  Raises:
+    ValueError: no batches.
+  """
   pending = [eval_step(variables, batch) for batch in batches]
   sums: Sums | None = None
   for batch_sum in pending:
     sums = add(sums, jax.device_get(batch_sum))
   if sums is None:
     raise ValueError("evaluate: no batches")
-  return summarise(sums)
+  return summarise(sums, modalities)

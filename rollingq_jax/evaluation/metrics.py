@@ -5,6 +5,7 @@ added; `summarise` turns them into metrics. Samples whose `mask` is False
 count nowhere.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -67,8 +68,8 @@ def confusion(
   return jnp.einsum("bi,bj->ij", truth, guess)
 
 
-def summarise(sums: Sums) -> dict[str, float]:
-  """Metrics from sums over a split.
+def summarise(sums: Sums, modalities: Sequence[str]) -> dict[str, float]:
+  """Metrics from sums over a split, modalities named in the model's order.
 
   `accuracy`, `macro_f1` and the probes' accuracies are fractions; `air/m` is
   AIR_m averaged over heads, in [-2, 2]; `share/m` the mean attention share of
@@ -86,7 +87,7 @@ def summarise(sums: Sums) -> dict[str, float]:
   for name, correct in sums["probe_correct"].items():
     metrics[f"probe/{name}"] = float(correct) / count
   if "share" in sums:
-    metrics |= _attention_metrics(sums)
+    metrics |= _attention_metrics(sums, modalities)
   return {name: float(value) for name, value in metrics.items()}
 
 
@@ -152,11 +153,13 @@ def _moments(
   return sums
 
 
-def _attention_metrics(sums: Sums) -> dict[str, float]:
+def _attention_metrics(
+  sums: Sums, modalities: Sequence[str]
+) -> dict[str, float]:
   count = float(sums["count"])
   air = mean_air(sums["cosine"])
   metrics = {}
-  for name, rate in zip(sums["share"], air, strict=True):
+  for name, rate in zip(modalities, air, strict=True):
     share = {key: float(v) / count for key, v in sums["share"][name].items()}
     metrics[f"air/{name}"] = float(rate)
     metrics[f"share/{name}"] = share["x"]

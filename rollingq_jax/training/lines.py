@@ -73,13 +73,13 @@ def train_metrics(
     "loss": float(sums["loss"]) / count,
     "accuracy": float(sums["correct"]) / count,
   }
-  if sums["share"].any():
+  if any(sums["share"].values()):
     air = mean_air(
       {"sum": sums["cosine"][:, None], "count": sums["cosine_count"]}
     )
-    for index, name in enumerate(modalities):
-      metrics[f"air/{name}"] = float(air[index])
-      metrics[f"share/{name}"] = float(sums["share"][index]) / count
+    for name, rate in zip(modalities, air, strict=True):
+      metrics[f"air/{name}"] = float(rate)
+      metrics[f"share/{name}"] = float(sums["share"][name]) / count
   return metrics
 
 
@@ -92,7 +92,7 @@ def window_lines(
   """
   names = tuple(run.config.modalities)
   infos, sums = jax.device_get((infos, state.window_sums))
-  shares = sums["share"] / max(float(sums["count"]), 1.0)
+  count = max(float(sums["count"]), 1.0)
   return [
     {
       "step": step,
@@ -103,7 +103,7 @@ def window_lines(
       "angle": info.angle.tolist(),
       "rolled": info.rolled.tolist(),
       "samples": float(info.weight),
-      "share": dict(zip(names, shares.tolist(), strict=True)),
+      "share": {name: float(sums["share"][name]) / count for name in names},
     }
     for layer, info in infos.items()
   ]

@@ -124,7 +124,7 @@ def end_window(
     state,
     rollingq=rolled,
     epoch_sums=state.epoch_sums | {"rotations": rotations},
-    window_sums=zero_sums(len(run.config.modalities)),
+    window_sums=zero_sums(tuple(run.config.modalities)),
   )
 
 
@@ -152,7 +152,7 @@ def end_epoch(
       int(state.epoch_sums["rotations"]),
     )
   )
-  state = _replace(state, epoch_sums=zero_sums(len(config.modalities)))
+  state = _replace(state, epoch_sums=zero_sums(tuple(config.modalities)))
   outputs.checkpoints.save(
     state, iterator, {"accuracy": validation["accuracy"]}
   )

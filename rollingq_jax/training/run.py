@@ -81,7 +81,7 @@ def prepare(
     tx,
     put_batch(_first(batches), mesh),
     seed=config.seed,
-    num_modalities=len(config.modalities),
+    modalities=tuple(config.modalities),
     mesh=mesh,
   )
   shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -94,7 +94,7 @@ def prepare(
     total_steps=total_steps,
     plan=make_plan(config, per_epoch, total_steps),
     train_step=make_train_step(model, tx, shardings),
-    eval_step=make_eval_step(model),
+    eval_step=make_eval_step(model.apply),
     second_pass=make_second_pass(model),
   )
   return run, state
@@ -114,7 +114,12 @@ def evaluate_split(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  return evaluate(run.eval_step, state.variables, on_device(run, batches))
+  return evaluate(
+    run.eval_step,
+    state.variables,
+    on_device(run, batches),
+    tuple(run.config.modalities),
+  )
 
 
 def on_device(

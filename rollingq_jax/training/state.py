@@ -46,24 +46,25 @@ class TrainState(struct.PyTreeNode):
     }
 
 
-def zero_sums(num_modalities: int) -> dict[str, Array]:
+def zero_sums(modalities: tuple[str, ...]) -> dict[str, Any]:
   """Sums before the first sample.
 
   `bad_step` is the first step with a loss that is not finite, -1 if none;
-  `share` and `cosine` stay 0 where the fusion has no attention; `rotations`
+  `share` and `cosine`, the latter in the modalities' order, stay 0 where the
+  fusion has no attention; `rotations`
   are added by the loop.
   """
   shapes = {
     "count": (),
     "loss": (),
     "correct": (),
-    "share": (num_modalities,),
-    "cosine": (num_modalities,),
-    "cosine_count": (num_modalities,),
+    "cosine": (len(modalities),),
+    "cosine_count": (len(modalities),),
   }
   # An array each: the step donates them, and none may be donated twice.
   sums = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
   return sums | {
+    "share": {name: jnp.zeros((), jnp.float32) for name in modalities},
     "bad_step": jnp.full((), -1, jnp.int32),
     "rotations": jnp.zeros((), jnp.int32),
   }
@@ -75,7 +76,7 @@ def init_state(
   batch: dict[str, Array],
   *,
   seed: int,
-  num_modalities: int,
+  modalities: tuple[str, ...],
   mesh: Mesh,
 ) -> TrainState:
   """State at step 0, born on the mesh with its final sharding."""
@@ -90,8 +91,8 @@ def init_state(
       batch_stats=variables.get("batch_stats", {}),
       rollingq=variables.get("rollingq", {}),
       rng=run_rng,
-      epoch_sums=zero_sums(num_modalities),
-      window_sums=zero_sums(num_modalities),
+      epoch_sums=zero_sums(modalities),
+      window_sums=zero_sums(modalities),
     )
 
   rng = jax.random.key(seed)

@@ -71,13 +71,13 @@ def _gradients(loss_fn: Callable, params: Any) -> tuple[Any, Array, Any]:
 
 
 def _add_sums(
-  sums: dict[str, Array],
+  sums: dict[str, Any],
   step: Int[Array, ""],
   *,
   loss: Float[Array, ""],
   output: ClassifierOutput,
   batch: Batch,
-) -> dict[str, Array]:
+) -> dict[str, Any]:
   """Adds the batch; sums are weighted by its number of real samples."""
   mask = batch["mask"].astype(jnp.float32)
   count = jnp.sum(mask)
@@ -90,10 +90,12 @@ def _add_sums(
     "bad_step": jnp.where(is_first_bad, step, sums["bad_step"]),
   }
   if output.aux is not None:
-    shares = jnp.stack(list(output.aux.attention_share.values()))
     cosines = cosine_sums(output.aux, batch["mask"])
     new |= {
-      "share": sums["share"] + jnp.sum(mask[None] * shares, axis=1),
+      "share": {
+        name: sums["share"][name] + jnp.sum(mask * share)
+        for name, share in output.aux.attention_share.items()
+      },
       "cosine": sums["cosine"] + jnp.mean(cosines["sum"], axis=1),
       "cosine_count": sums["cosine_count"] + cosines["count"],
     }

@@ -1,0 +1,212 @@
+"""One contract for all fusions and numbers of modalities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.models import build_model
+from rollingq_jax.rolling import RollingQState
+
+CLASSES, BATCH, WIDTH = 5, 4, 8
+CASES = [
+  ("unimodal", ("audio",)),
+  ("unimodal", ("visual",)),
+  *(
+    (fusion, modalities)
+    for fusion in ("sum", "concat", "uniform", "attention")
+    for modalities in (("audio", "visual"), ("audio", "visual", "text"))
+  ),
+]
+every_model = pytest.mark.parametrize(("fusion", "modalities"), CASES)
+
+
+def _config(fusion, modalities, dtype="float32"):
+  encoders = {
+    "audio": {"kind": "sequence", "frames_per_token": 2},
+    "text": {"kind": "sequence", "frames_per_token": 1},
+    "visual": {"kind": "patches", "patch_size": (4, 4)},
+  }
+  model = {
+    "fusion": fusion,
+    "dtype": dtype,
+    "width": WIDTH,
+    "depth": 1,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+    "attention": {"num_heads": 2, "dropout": 0.2, "cls_std": 0.5},
+    "encoders": encoders,
+  }
+  return ConfigDict(
+    {"modalities": modalities, "num_classes": CLASSES, "model": model}
+  )
+
+
+def _batch(seed=0):
+  rng = np.random.default_rng(seed)
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32)
+
+  return {
+    "audio": normal(7, 3),
+    "audio_mask": jnp.asarray(np.arange(7) < rng.integers(2, 8, (BATCH, 1))),
+    "visual": normal(2, 8, 8, 3),
+    "text": normal(5, 6),
+    "mask": jnp.array([True, True, True, False]),
+  }
+
+
+def _made(fusion, modalities, dtype="float32"):
+  model = build_model(_config(fusion, modalities, dtype))
+  return model, model.init(jax.random.key(0), _batch())
+
+
+@every_model
+def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
+  model, variables = _made(fusion, modalities)
+  output = model.apply(variables, _batch())
+  assert output.logits.shape == (BATCH, CLASSES)
+  assert output.logits.dtype == jnp.float32
+  assert tuple(output.probe_logits) == tuple(output.tokens) == modalities
+  lengths = {"audio": 5, "visual": 9, "text": 6}
+  for name in modalities:
+    assert output.probe_logits[name].shape == (BATCH, CLASSES)
+    assert output.tokens[name].values.shape == (BATCH, lengths[name], WIDTH)
+  assert (output.aux is None) == (fusion not in ("attention", "uniform"))
+  states = jax.tree.leaves(
+    variables.get("rollingq", {}),
+    is_leaf=lambda x: isinstance(x, RollingQState),
+  )
+  assert len(states) == (fusion == "attention")
+
+
+@every_model
+def test_gradients_reach_every_parameter_that_is_trained(fusion, modalities):
+  model, variables = _made(fusion, modalities)
+  collections = {k: v for k, v in variables.items() if k != "params"}
+
+  def loss(params):
+    output = model.apply({"params": params, **collections}, _batch())
+    logits = [output.logits, *output.probe_logits.values()]
+    return sum(jnp.sum(x**2) for x in logits)
+
+  grads = jax.grad(loss)(variables["params"])
+  idle = set()
+  for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.isfinite(grad).all()
+    # What softmax cancels leaves rounding noise.
+    if np.abs(grad).max() < 1e-5:
+      idle.add(jax.tree_util.keystr(path, simple=True, separator="/"))
+  # Softmax is blind to key biases, and a zero query to its projection.
+  allowed = {"fusion/attention/key/bias"}
+  if fusion == "uniform":
+    allowed |= {f"fusion/attention/{n}/{p}" for n in ("query", "key")
+                for p in ("kernel", "bias")}  # fmt: skip
+  blocks = {name for name in idle if "MultiHead" in name and "key/bias" in name}
+  assert idle - blocks <= allowed
+
+
+@every_model
+def test_probes_send_no_gradient_into_the_encoders(fusion, modalities):
+  model, variables = _made(fusion, modalities)
+  collections = {k: v for k, v in variables.items() if k != "params"}
+
+  def probes(params):
+    output = model.apply({"params": params, **collections}, _batch())
+    return sum(jnp.sum(x**2) for x in output.probe_logits.values())
+
+  grads = jax.grad(probes)(variables["params"])
+  for name, tree in grads.items():
+    moved = any(np.any(x) for x in jax.tree.leaves(tree))
+    assert moved == name.startswith("probe_")
+
+
+@every_model
+def test_permuting_the_batch_permutes_the_output(fusion, modalities):
+  model, variables = _made(fusion, modalities)
+  order = jnp.array([2, 0, 3, 1])
+  plain = model.apply(variables, _batch()).logits
+  permuted = model.apply(variables, {k: v[order] for k, v in _batch().items()})
+  np.testing.assert_allclose(permuted.logits, plain[order], atol=1e-5)
+
+
+@every_model
+def test_padding_samples_change_nothing_for_the_others(fusion, modalities):
+  model, variables = _made(fusion, modalities)
+  spoiled = {
+    name: x.at[3].set(1e3) if x.dtype == jnp.float32 else x
+    for name, x in _batch().items()
+  }
+  results = [
+    model.apply(variables, batch, mutable=["rollingq"])
+    for batch in (_batch(), spoiled)
+  ]
+  (plain, state), (other, other_state) = results
+  np.testing.assert_allclose(plain.logits[:3], other.logits[:3], atol=1e-5)
+  jax.tree.map(np.testing.assert_array_equal, state, other_state)
+
+
+@every_model
+def test_dropout_is_on_in_training_alone(fusion, modalities):
+  model, variables = _made(fusion, modalities)
+
+  def logits(train, seed):
+    rngs = {"dropout": jax.random.key(seed)}
+    return model.apply(variables, _batch(), train=train, rngs=rngs).logits
+
+  np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
+  has_dropout = fusion in ("attention", "uniform")
+  assert np.array_equal(logits(True, 0), logits(True, 1)) != has_dropout
+
+
+@every_model
+def test_bfloat16_is_close_and_keeps_float32_statistics(fusion, modalities):
+  _, variables = _made(fusion, modalities)
+  full = build_model(_config(fusion, modalities))
+  half = build_model(_config(fusion, modalities, "bfloat16"))
+  expected = full.apply(variables, _batch()).logits
+  # flax's own LayerNorm mixes bfloat16 and float32.
+  with jax.numpy_dtype_promotion("standard"):
+    output, state = half.apply(variables, _batch(), mutable=["rollingq"])
+  assert output.logits.dtype == jnp.float32
+  np.testing.assert_allclose(output.logits, expected, rtol=0.1, atol=0.1)
+  for leaf in jax.tree.leaves(state):
+    assert leaf.dtype in (jnp.float32, jnp.int32)
+
+
+def test_the_forward_pass_compiles_once(compilations):
+  model, variables = _made("attention", ("audio", "visual"))
+  apply = jax.jit(model.apply)
+  apply(variables, _batch())
+  before = len(compilations)
+  for seed in range(3):
+    batch = _batch(seed)
+    before = len(compilations) if seed == 0 else before
+    apply(variables, batch)
+  assert len(compilations) == before
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"model.fusion": "atention"}, "expected one of unimodal, sum|'unimodal'"),
+    ({"model.fusion": "unimodal"}, "takes exactly one modality"),
+    ({"modalities": ("audio",)}, "takes exactly one modality"),
+    ({"model.encoders.audio.kind": "vit"}, "config.model.encoders.audio.kind"),
+  ],
+)
+def test_a_model_that_cannot_be_built_names_the_field(change, message):
+  config = _config("attention", ("audio", "visual"))
+  config.update_from_flattened_dict(change)
+  with pytest.raises(UserError, match=message):
+    build_model(config)
+
+
+def test_frames_that_patches_do_not_tile_are_refused():
+  config = _config("concat", ("audio", "visual"))
+  config.model.encoders.visual.patch_size = (3, 4)
+  with pytest.raises(UserError, match="do not tile frames of 8 x 8"):
+    build_model(config).init(jax.random.key(0), _batch())

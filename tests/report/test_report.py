@@ -1,0 +1,152 @@
+"""Tables and figures from the files of a workdir."""
+
+import io
+import json
+import sys
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.report import draw_curves, print_summary
+from rollingq_jax.report.run_files import extra_noise, read_run
+
+
+def _metrics(epoch, split, attention, **more):
+  line = {
+    "step": 10 * (epoch + 1),
+    "epoch": epoch,
+    "split": split,
+    "loss": 2.0 - 0.1 * epoch,
+    "accuracy": 0.2 + 0.1 * epoch,
+    "macro_f1": 0.15,
+    "probe/audio": 0.111,
+    "probe/visual": 0.222,
+  }
+  if attention:
+    line |= {
+      "air/audio": 0.5 - 0.1 * epoch,
+      "air/visual": -0.5 + 0.1 * epoch,
+      "share/audio": 0.625,
+      "share/visual": 0.375,
+      "share_std/audio": 0.125,
+      "correlation/audio": 0.777,
+    }
+  return line | more
+
+
+def _window(epoch, rolled):
+  return {
+    "step": 10 * (epoch + 1),
+    "epoch": epoch,
+    "layer": "fusion",
+    "air": {"audio": [0.5 - 0.1 * epoch], "visual": [0.1 * epoch - 0.5]},
+    "alpha": {"audio": [0.4], "visual": [0.6]},
+    "angle": [1.25 if rolled else 0.0],
+    "rolled": [rolled],
+    "samples": 100.0,
+    "share": {"audio": 0.625, "visual": 0.375},
+  }
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  """(attention, rolled epochs) -> a workdir written by hand."""
+
+  def make(attention=True, rolled=()):
+    config = {
+      "modalities": ["audio", "visual"],
+      "model": {"fusion": "attention" if attention else "concat"},
+      "rollingq": {"enabled": attention, "beta": 0.2},
+    }
+    lines = [
+      _metrics(epoch, split, attention)
+      for epoch in range(4)
+      for split in ("train", "validation")
+    ]
+    lines.append(_metrics(3, "test", attention, accuracy=0.8125))
+    noise = {"extra_noise/audio": 0.5, "accuracy": 0.4321}
+    lines.append(_metrics(3, "test", attention, **noise))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    windows = [_window(e, e in rolled) for e in range(4) if attention]
+    text = "".join(json.dumps(line) + "\n" for line in windows)
+    (tmp_path / "rollingq.jsonl").write_text(text)
+    return tmp_path
+
+  return make
+
+
+def _summary(path):
+  console = Console(file=io.StringIO(), width=100)
+  print_summary(path, console)
+  return console.file.getvalue()
+
+
+def test_the_summary_says_what_each_rotation_met_and_what_came(workdir):
+  text = _summary(workdir(rolled=(1, 2)))
+  (first,) = [line for line in text.splitlines() if "rotation 1" in line]
+  assert "after epoch 2" in first
+  assert "+0.40" in first
+  assert "1.25 rad" in first
+  # Validation of the epoch before the rotation.
+  assert "20.0 %" in first
+  assert "rotation 2, after epoch 3" in text
+  (end,) = [line for line in text.splitlines() if "end of training" in line]
+  assert "+0.20" in end
+  assert "50.0 %" in end
+
+
+def test_the_summary_of_the_test_split(workdir):
+  text = _summary(workdir())
+  assert "no window called for a rotation" in text
+  for line in ("81.2 %", "15.0 %", "11.1 %", "0.62 (sd 0.12)", "+0.78"):
+    assert line in text
+  (noisy,) = [x for x in text.splitlines() if "audio with noise 0.5" in x]
+  assert "43.2 %" in noisy
+
+
+def test_a_fusion_without_attention_has_a_shorter_summary(workdir):
+  text = _summary(workdir(attention=False))
+  assert "81.2 %" in text
+  assert "AIR" not in text
+  assert "rotation" not in text
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_curves_are_drawn(workdir, attention):
+  path = draw_curves(workdir(attention, rolled=(1,)))
+  assert path.name == "curves.png"
+  with Image.open(path) as image:
+    assert image.size == (1300, 845)
+    # Ink on paper, not an empty sheet.
+    darkest, lightest = image.convert("L").getextrema()
+    assert darkest < 100
+    assert lightest == 255
+
+
+def test_lines_are_sorted_by_split_and_rotations_found(workdir):
+  run = read_run(workdir(rolled=(2,)))
+  sizes = {split: len(lines) for split, lines in run.metrics.items()}
+  assert sizes == {"train": 4, "validation": 4, "test": 2}
+  assert [w["epoch"] for w in run.rotations] == [2]
+  assert [extra_noise(line) for line in run.metrics["test"]] == [
+    {},
+    {"audio": 0.5},
+  ]
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_folder_that_is_no_workdir_is_named(workdir, name):
+  path = workdir()
+  (path / name).unlink()
+  with pytest.raises(UserError, match=f"has no {name}"):
+    read_run(path)
+
+
+def test_without_matplotlib_the_extra_is_named(workdir, monkeypatch):
+  monkeypatch.setitem(sys.modules, "matplotlib", None)
+  with pytest.raises(UserError, match=r"pip install 'rollingq_jax\[report\]'"):
+    draw_curves(workdir())

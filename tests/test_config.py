@@ -1,0 +1,211 @@
+"""What a command line can say, and what it is told when it cannot mean it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollingq_jax.config import load_config, save_config
+from rollingq_jax.errors import UserError
+from rollingq_jax.main import main
+
+
+@pytest.fixture
+def spec(repo_root: Path) -> str:
+  return str(repo_root / "configs" / "av_digits.py")
+
+
+@pytest.fixture
+def mistake(capsys, spec, tmp_path):
+  """Runs the command; returns its one line about what is wrong."""
+
+  def run(*arguments: str, config: str | None = None) -> str:
+    status = main(
+      ["--config", config or spec, "--workdir", str(tmp_path), *arguments]
+    )
+    assert status == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    return err
+
+  return run
+
+
+@pytest.mark.parametrize(
+  ("argument", "hint"),
+  [
+    ("--config.sed=3", "did you mean --config.seed?"),
+    ("--config.lr=3", "did you mean --config.optimizer.learning_rate?"),
+    ("--config.learning_rate=3", "--config.optimizer.learning_rate?"),
+    ("--config.rolling.beta=.3", "--config.rollingq.beta?"),
+    ("--config.model=3", "is a group of fields; set one of them, such as"),
+    ("config.seed=1", "did you mean --config.seed=1?"),
+    ("-config.seed=1", "did you mean --config.seed=1?"),
+    ("--workdri=1", "did you mean --workdir?"),
+    ("surplus", "unexpected argument 'surplus'"),
+    ("--config.seed", "has no value; write --config.seed=VALUE"),
+    ("--config.seed=1.5", "expected a value of type int"),
+    ("--config.seed=None", "expected a value of type int"),
+    ("--config.optimizer.learning_rate=fast", "of type float"),
+    ("--config.rollingq.enabled=maybe", "expected a value of type bool"),
+    ("--config.evaluation.noise_levels=(0.1", "expected a value of type tuple"),
+  ],
+)
+def test_a_wrong_argument_is_one_line_with_the_nearest_right_one(
+  mistake, argument, hint
+):
+  assert hint in mistake(argument)
+
+
+def test_a_field_given_twice_is_refused(mistake):
+  said = mistake("--config.seed=1", "--config.seed=2")
+  assert "--config.seed is given twice" in said
+
+
+@pytest.mark.parametrize(
+  ("arg", "hint"),
+  [
+    ("fuson=concat", "did you mean fusion?; keys are fusion, modalities"),
+    ("fusion=atention", "did you mean attention?"),
+    ("fusion", "is not key=value"),
+    ("fusion=sum,fusion=concat", "'fusion' is given twice"),
+    ("rollingq=yes", "expected one of auto, on, off"),
+  ],
+)
+def test_a_wrong_variant_is_named(mistake, spec, arg, hint):
+  assert hint in mistake(config=f"{spec}:{arg}")
+
+
+def test_a_config_file_that_is_not_there_is_named(mistake):
+  said = mistake(config="configs/av_digit.py")
+  assert "did you mean configs/av_digits.py?" in said
+
+
+def test_a_file_without_get_config_is_refused(mistake, tmp_path_factory):
+  path = tmp_path_factory.mktemp("configs") / "empty.py"
+  path.write_text("")
+  assert "does not define get_config" in mistake(config=str(path))
+
+
+@pytest.mark.parametrize("option", ["--config", "--workdir"])
+def test_a_missing_option_is_named(capsys, spec, tmp_path, option):
+  given = {"--config": spec, "--workdir": str(tmp_path)}
+  del given[option]
+  assert main([word for pair in given.items() for word in pair]) == 2
+  err = capsys.readouterr().err
+  assert option in err
+  assert err.count("\n") == 1
+
+
+def test_a_workdir_that_is_a_file_is_named(capsys, spec, tmp_path):
+  path = tmp_path / "file"
+  path.touch()
+  assert main(["--config", spec, "--workdir", str(path)]) == 2
+  assert f"--workdir {path} cannot be used" in capsys.readouterr().err
+
+
+def test_overrides_are_typed_and_placeholders_can_be_given(spec):
+  config = load_config(
+    spec,
+    [
+      "--config.seed",
+      "3",
+      "--config.optimizer.learning_rate=1",
+      "--config.rollingq.window_steps=7",
+      "--config.data.data_dir=somewhere",
+      "--config.evaluation.noise_levels=(0.1, 0.2)",
+      "--config.rollingq.enabled=False",
+    ],
+  )
+  assert config.seed == 3
+  assert isinstance(config.optimizer.learning_rate, float)
+  assert config.rollingq.window_steps == 7
+  assert config.data.data_dir == "somewhere"
+  assert config.evaluation.noise_levels == (0.1, 0.2)
+  assert config.rollingq.enabled is False
+
+
+@pytest.mark.parametrize(
+  ("arg", "rolls"),
+  [
+    ("", True),
+    ("fusion=attention", True),
+    ("rollingq=off", False),
+    ("fusion=uniform", False),
+    ("fusion=concat,noise=clean_train", False),
+    ("fusion=sum,noise=none", False),
+    ("fusion=unimodal,modalities=audio", False),
+  ],
+)
+def test_every_variant_is_a_locked_config(spec, arg, rolls):
+  config = load_config(f"{spec}:{arg}")
+  assert config.rollingq.enabled is rolls
+  with pytest.raises(AttributeError):
+    config.learning_rate = 1.0
+
+
+def test_the_bare_config_is_the_protocol_of_the_readme(spec):
+  config = load_config(spec)
+  assert config.data.noise == "sensor_failure"
+  assert config.model.fusion == "attention"
+  assert config.optimizer.name == "adam"
+  assert config.total_epochs == 18
+  assert config.rollingq.max_rotations == 3
+  assert config.rollingq.patience == 2
+
+
+def test_a_config_outside_the_repository_can_import_its_siblings(tmp_path):
+  (tmp_path / "common.py").write_text("VALUE = 5\n")
+  (tmp_path / "mine.py").write_text(
+    "from ml_collections import ConfigDict\n"
+    "from . import common\n"
+    "def get_config(arg=''):\n"
+    "  return ConfigDict({'value': common.VALUE, 'arg': arg})\n"
+  )
+  config = load_config(f"{tmp_path / 'mine.py'}:a=b", ["--config.value=6"])
+  assert (config.value, config.arg) == (6, "a=b")
+
+
+def test_config_json_is_written_once_and_then_compared(spec, tmp_path):
+  config = load_config(spec)
+  save_config(config, tmp_path)
+  written = (tmp_path / "config.json").read_text()
+  assert json.loads(written)["optimizer"]["learning_rate"] == 1e-3
+  save_config(load_config(spec), tmp_path)
+  other = load_config(spec, ["--config.seed=1", "--config.model.width=32"])
+  with pytest.raises(UserError, match=r"model\.width is 32, there 64, seed is"):
+    save_config(other, tmp_path)
+  assert (tmp_path / "config.json").read_text() == written
+
+
+def test_a_damaged_config_json_is_named(spec, tmp_path):
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
+    save_config(load_config(spec), tmp_path)
+
+
+def test_help_needs_none_of_the_heavy_packages(repo_root):
+  code = (
+    "import sys\n"
+    "from rollingq_jax.main import main\n"
+    "try:\n"
+    "  main(['--help'])\n"
+    "except SystemExit as error:\n"
+    "  assert error.code == 0\n"
+    "heavy = {'flax', 'orbax', 'grain', 'optax', 'matplotlib'}\n"
+    "print(sorted(heavy & set(sys.modules)))\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=repo_root,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert "--config FILE[:ARG]" in done.stdout
+  assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,111 @@
+"""Schedules by hand, optimizers against loops in NumPy."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.training.optimizer import make_optimizer, make_schedule
+
+
+def _fields(**changes):
+  fields = {
+    "name": "sgd",
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "decay_mask": "all",
+    "clip_norm": 0.0,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+  }
+  return SimpleNamespace(**(fields | changes))
+
+
+def test_cosine_warms_up_from_0_and_ends_at_0():
+  rate = make_schedule(_fields(), steps_per_epoch=4, total_steps=10)
+  expected = [0, 0.05] + [
+    0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(9)
+  ]
+  rates = [float(rate(step)) for step in range(11)]
+  np.testing.assert_allclose(rates, expected, atol=1e-7)
+
+
+def test_constant_stays_after_the_warm_up():
+  fields = _fields(schedule="constant")
+  rate = make_schedule(fields, steps_per_epoch=4, total_steps=10)
+  rates = [float(rate(step)) for step in (0, 1, 2, 9)]
+  np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.1], atol=1e-7)
+
+
+PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5, 3.0])}
+GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-1.0, 2.0])}
+
+
+def _steps(fields, count):
+  tx = make_optimizer(fields, optax.constant_schedule(fields.learning_rate))
+  params, state = PARAMS, tx.init(PARAMS)
+  with jax.numpy_dtype_promotion("standard"):
+    for _ in range(count):
+      updates, state = tx.update(GRADS, state, params)
+      params = optax.apply_updates(params, updates)
+  return params
+
+
+@pytest.mark.parametrize("decay_mask", ["all", "kernels"])
+def test_sgd_decays_and_accelerates_as_pytorch_does(decay_mask):
+  fields = _fields(weight_decay=0.01, decay_mask=decay_mask)
+  params = _steps(fields, 4)
+  for name in PARAMS:
+    decay = 0.01 if decay_mask == "all" or name == "kernel" else 0.0
+    value, buffer = np.array(PARAMS[name]), 0.0
+    for _ in range(4):
+      gradient = np.array(GRADS[name]) + decay * value
+      buffer = 0.9 * buffer + gradient
+      value = value - 0.1 * buffer
+    np.testing.assert_allclose(params[name], value, rtol=1e-5)
+
+
+def test_adam_adds_the_decay_to_the_gradient_and_adamw_does_not():
+  fields = {"learning_rate": 0.1, "weight_decay": 0.5}
+  coupled = _steps(_fields(name="adam", **fields), 1)
+  decoupled = _steps(_fields(name="adamw", **fields), 1)
+  for name, start in PARAMS.items():
+    gradient = np.array(GRADS[name]) + 0.5 * np.array(start)
+    # Adam's first step is the sign of the gradient.
+    expected = np.array(start) - 0.1 * np.sign(gradient)
+    np.testing.assert_allclose(coupled[name], expected, rtol=1e-4)
+    signs = np.sign(np.array(GRADS[name]))
+    expected = np.array(start) - 0.1 * (signs + 0.5 * np.array(start))
+    np.testing.assert_allclose(decoupled[name], expected, rtol=1e-4)
+
+
+def test_clipping_bounds_the_global_norm():
+  params = _steps(_fields(clip_norm=0.5, momentum=0.0), 1)
+  moved = optax.tree.norm(
+    jax.tree.map(lambda a, b: (a - b) / 0.1, params, PARAMS)
+  )
+  assert float(moved) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("field", "known"),
+  [
+    ("name", "sgd, adam, adamw"),
+    ("decay_mask", "kernels, all"),
+    ("schedule", "constant, cosine"),
+  ],
+)
+def test_an_unknown_choice_lists_the_known_ones(field, known):
+  fields = _fields(**{field: "other"})
+  with pytest.raises(UserError, match=f"{field} is 'other'.*{known}"):
+    make_optimizer(fields, make_schedule(fields, 10, 100))
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+  with pytest.raises(UserError, match="warmup_epochs"):
+    make_schedule(_fields(warmup_epochs=3), steps_per_epoch=4, total_steps=12)
