@@ -191,9 +191,9 @@ def check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
     return
   checkpoints.wait()
   good = checkpoints.latest_step()
-  saved = f"the last good checkpoint is step {good}" if good else (
-    "there is no checkpoint yet"
-  )  # fmt: skip
+  saved = "there is no checkpoint yet"
+  if good is not None:
+    saved = f"the last good checkpoint is step {good}"
   raise UserError(
     f"the loss is not finite at step {bad_step}; {saved}; lower "
     "config.optimizer.learning_rate or set config.optimizer.clip_norm, in a "

@@ -57,8 +57,8 @@ def make_train_step(
       step=state.step + 1,
       params=optax.apply_updates(state.params, deltas),
       opt_state=opt_state,
-      epoch_sums=add(state.epoch_sums, state.step),
-      window_sums=add(state.window_sums, state.step),
+      epoch_sums=add(state.epoch_sums, state.step + 1),
+      window_sums=add(state.window_sums, state.step + 1),
       **updates,
     )
 
@@ -78,7 +78,7 @@ def _add_sums(
   output: ClassifierOutput,
   batch: Batch,
 ) -> dict[str, Any]:
-  """Adds the batch; sums are weighted by its number of real samples."""
+  """Adds the batch of a step, counted from 1; its real samples are weighed."""
   mask = batch["mask"].astype(jnp.float32)
   count = jnp.sum(mask)
   correct = output.logits.argmax(-1) == batch["label"]

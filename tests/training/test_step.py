@@ -1,13 +1,16 @@
 """Training steps on one and on several devices, around a rotation."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rollingq_jax.data.pipeline import prefetched
+from rollingq_jax.errors import UserError
 from rollingq_jax.training.checkpoint import Checkpoints
 from rollingq_jax.training.console import Screen
 from rollingq_jax.training.logs import RunLog
-from rollingq_jax.training.loop import Outputs, end_window
+from rollingq_jax.training.loop import Outputs, check_finite, end_window
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
 
@@ -89,6 +92,23 @@ def test_no_step_moves_data_to_or_from_the_host(small_config, cpu_devices):
     for batch in batches[1:]:
       state = run.train_step(state, batch)
   assert int(state.step) == 3
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_the_last_checkpoint(
+  small_config, cpu_devices, outputs
+):
+  run, state = prepare(small_config(), cpu_devices[:1])
+  iterator = iter(prefetched(run.batches, run.config))
+  state = run.train_step(state, put_batch(next(iterator), run.mesh))
+  check_finite(state, outputs.checkpoints)
+  outputs.checkpoints.save(state, iterator, {"accuracy": 0.5})
+  spoiled = jax.tree.map(lambda x: x * jnp.nan, state.params)
+  state = state.replace(params=spoiled)
+  for _ in range(2):
+    state = run.train_step(state, put_batch(next(iterator), run.mesh))
+  message = "not finite at step 2; the last good checkpoint is step 1"
+  with pytest.raises(UserError, match=message):
+    check_finite(state, outputs.checkpoints)
 
 
 def test_padding_of_the_last_batch_weighs_nothing(small_config, cpu_devices):

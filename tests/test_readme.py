@@ -1,0 +1,74 @@
+"""The README's commands and code are those that work."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rollingq_jax.config import load_config
+
+
+@pytest.fixture
+def readme(repo_root):
+  return (repo_root / "README.md").read_text()
+
+
+def _blocks(readme, language):
+  return re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+
+
+def test_the_code_runs_inside_an_attention(readme):
+  rng = np.random.default_rng(0)
+
+  def normal(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  names = {
+    "heads": 2,
+    "width": 8,
+    "query": normal(4, 2, 8),
+    "audio_k": normal(4, 5, 2, 8),
+    "video_k": normal(4, 3, 2, 8),
+  }
+  (code,) = _blocks(readme, "python")
+  exec(code, names)
+  assert names["query"].shape == (4, 2, 8)
+  assert float(names["rolling"].weight) == 4.0
+  assert not names["info"].rolled.any()
+
+
+def test_the_test_command_is_what_ci_runs(readme, repo_root):
+  install_and_test = _blocks(readme, "sh")[1]
+  script = (repo_root / ".ci" / "run").read_text()
+  assert "pip install -e '.[dev]' && python -m pytest" in install_and_test
+  assert "pip install --quiet --editable '.[dev]'" in script
+  assert "\npython -m pytest ||" in script
+
+
+def test_every_run_that_the_readme_names_has_a_config(
+  readme, monkeypatch, repo_root
+):
+  monkeypatch.chdir(repo_root)
+  commands = [
+    line.split("rollingq_jax.main ")[1].split()
+    for block in _blocks(readme, "sh")
+    for line in block.splitlines()
+    if "rollingq_jax.main" in line
+  ]
+  assert len(commands) >= 3
+  for words in commands:
+    assert words[0] == "--config"
+    assert words[2] == "--workdir"
+    load_config(words[1], words[4:])
+  for option in re.findall(r"`(--config\.[^`]+)`", readme):
+    load_config("configs/av_digits.py", [option])
+
+
+def test_files_that_the_readme_names_exist(readme, repo_root):
+  for path in re.findall(r"\]\(([^)h][^)]*)\)", readme):
+    assert (repo_root / path).is_file(), path
+  for path in re.findall(r"`((?:rollingq_jax|tests|configs)/[^`*]+)`", readme):
+    assert (repo_root / path).is_file(), path
+  for path in re.findall(r"`((?:models|training)/[^`*]+)`", readme):
+    assert (repo_root / "rollingq_jax" / path).is_file(), path
