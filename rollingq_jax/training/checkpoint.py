@@ -52,7 +52,11 @@ class Checkpoints:
       ]
     )
     options = ocp.CheckpointManagerOptions(
-      best_fn=_selection, preservation_policy=policy, create=True
+      best_fn=_selection,
+      preservation_policy=policy,
+      create=True,
+      # What a kill left of a checkpoint in the making.
+      cleanup_tmp_directories=True,
     )
     self._manager = ocp.CheckpointManager(self._directory, options=options)
 
