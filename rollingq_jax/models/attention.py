@@ -10,6 +10,7 @@ need not exist. With tokens z [L, d], query q and projections W, b:
 The attention knows nothing of RollingQ: it offers a hook, `process_query`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,7 +34,7 @@ class FusionAux(NamedTuple):
   query: Float[Array, "b h d"]
   # Per modality, the keys. Under `jit` they cost nothing where unused.
   keys: tuple[Float[Array, "b _ h d"], ...]
-  # k^m, the mean unmasked key of each modality.
+  # k^m, the mean unmasked key of each modality, in float32.
   key_means: Float[Array, "M b h d"]
   # Whether a sample has any unmasked token of the modality.
   present: Bool[Array, "M b"]
@@ -62,7 +63,7 @@ class Projection(nn.Module):
 
     def init(rng: Array, shape: tuple[int, ...]) -> Array:
       # Fans are those of the flattened matrix.
-      flat = (_prod(self.in_features), _prod(self.features))
+      flat = (math.prod(self.in_features), math.prod(self.features))
       return XAVIER(rng, flat).reshape(shape)
 
     kernel = self.param("kernel", init, (*self.in_features, *self.features))
@@ -118,7 +119,7 @@ class ClassTokenAttention(nn.Module):
     parts = [t.values.astype(self.dtype) for t in tokens.values()]
     masks = [t.mask for t in tokens.values()]
     means, present = _token_means(parts, masks)
-    key_means = jnp.einsum("mbd,dhk->mbhk", means, w_k) + b_k[None, None]
+    key_means = _project_in_float32(means, w_k, b_k)
     cls_token = cls_token.astype(self.dtype)
     query = jnp.einsum("bd,dhk->bhk", cls_token, w_q) + b_q[None]
     query = self._processed(query, key_means, present)
@@ -197,12 +198,33 @@ def zero_query(query: Array, key_means: Array, present: Array) -> Array:
 def _token_means(
   parts: Sequence[Array], masks: Sequence[Array]
 ) -> tuple[Float[Array, "M b d"], Bool[Array, "M b"]]:
-  """Mean unmasked token of each modality, and whether there is any."""
+  """Mean unmasked token, in float32, and whether there is any.
+
+  Where there is none it is the mean of all, which nothing reads.
+  """
   means = [
-    jnp.mean(z, axis=1, where=mask[..., None] | ~mask.any(1)[:, None, None])
+    jnp.mean(
+      z,
+      axis=1,
+      where=mask[..., None] | ~mask.any(1)[:, None, None],
+      dtype=jnp.float32,
+    )
     for z, mask in zip(parts, masks, strict=True)
   ]
   return jnp.stack(means), jnp.stack([mask.any(axis=1) for mask in masks])
+
+
+def _project_in_float32(
+  means: Float[Array, "M b d"],
+  kernel: Float[Array, "d h k"],
+  bias: Float[Array, "h k"],
+) -> Float[Array, "M b h k"]:
+  """Mean keys in the precision of the statistics that they are for."""
+  kernel, bias = kernel.astype(jnp.float32), bias.astype(jnp.float32)
+  keys = jnp.einsum(
+    "mbd,dhk->mbhk", means, kernel, precision=jax.lax.Precision.HIGHEST
+  )
+  return keys + bias[None, None]
 
 
 def _attention_weights(
@@ -249,10 +271,3 @@ def _shares(
 def _split(weights: Array, lengths: Sequence[int]) -> list[Array]:
   ends = [sum(lengths[: i + 1]) for i in range(len(lengths) - 1)]
   return jnp.split(weights, ends, axis=1)
-
-
-def _prod(shape: tuple[int, ...]) -> int:
-  product = 1
-  for size in shape:
-    product *= size
-  return product
