@@ -13,6 +13,7 @@ from rollingq_jax.training.logs import RunLog
 from rollingq_jax.training.loop import Outputs, check_finite, end_window
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
+from rollingq_jax.training.state import zero_sums
 
 STEPS = 50
 WINDOW = 20
@@ -32,15 +33,18 @@ def outputs(tmp_path, small_config):
 def _train(config, devices, outputs):
   """Losses of the steps, with the windows closed as the loop does."""
   run, state = prepare(config, devices)
-  totals = [0.0]
+  shardings = jax.tree.map(lambda x: x.sharding, state.epoch_sums)
+  losses, rotations = [], 0
   for step in range(1, STEPS + 1):
-    batch = put_batch(run.batches[step - 1], run.mesh)
-    state = run.train_step(state, batch)
-    totals.append(float(state.epoch_sums["loss"]))
+    # From zero each time: a running sum has no digits left for one step.
+    zero = jax.device_put(zero_sums(tuple(config.modalities)), shardings)
+    state = state.replace(epoch_sums=zero)
+    state = run.train_step(state, put_batch(run.batches[step - 1], run.mesh))
+    losses.append(float(state.epoch_sums["loss"]) / config.batch_size)
     if run.plan.ends(step):
       state = end_window(run, state, step, outputs)
-  losses = np.diff(totals) / config.batch_size
-  return losses, int(state.epoch_sums["rotations"]), state
+      rotations += int(state.epoch_sums["rotations"])
+  return np.array(losses), rotations, state
 
 
 def test_four_devices_give_the_losses_of_one_with_rotations_in_between(
