@@ -1,7 +1,10 @@
 """Fusions: from the tokens of all modalities to one set of logits.
 
-Every fusion is called with an ordered dict of `Tokens` and returns
-`(logits, aux)`, where aux is a `FusionAux` for attention and None otherwise.
+Every fusion is called with a dict of `Tokens` and returns `(logits, aux)`,
+where aux is a `FusionAux` for attention and None otherwise. The dict's order is
+that of the modalities, in the rolling state too. A dict that enters a jitted
+function arrives there sorted by name, so build it inside, as
+`MultimodalClassifier` does.
 """
 
 from typing import Any

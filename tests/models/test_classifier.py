@@ -1,5 +1,7 @@
 """One contract for all fusions and numbers of modalities."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,6 +177,21 @@ def test_bfloat16_is_close_and_keeps_float32_statistics(fusion, modalities):
   np.testing.assert_allclose(output.logits, expected, rtol=0.1, atol=0.1)
   for leaf in jax.tree.leaves(state):
     assert leaf.dtype in (jnp.float32, jnp.int32)
+
+
+def test_the_order_of_modalities_is_the_configs_under_jit_too():
+  # Jit sorts the dicts that pass through it; these names are not sorted.
+  model, variables = _made("attention", ("visual", "text", "audio"))
+  plain = model.apply(variables, _batch(), mutable=["rollingq"])
+  jitted = jax.jit(partial(model.apply, mutable=["rollingq"]))(
+    variables, _batch()
+  )
+  for expected, actual in zip(
+    jax.tree.leaves((plain[0].aux.key_means, plain[1])),
+    jax.tree.leaves((jitted[0].aux.key_means, jitted[1])),
+    strict=True,
+  ):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_forward_pass_compiles_once(compilations):
