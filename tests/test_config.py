@@ -1,5 +1,6 @@
 """What a command line can say, and what it is told when it cannot mean it."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -157,6 +158,76 @@ def test_the_bare_config_is_the_protocol_of_the_readme(spec):
   assert config.total_epochs == 18
   assert config.rollingq.max_rotations == 3
   assert config.rollingq.patience == 2
+
+
+def test_every_combination_of_variants_loads(spec):
+  fields = {
+    "fusion": ("attention", "uniform", "concat", "sum", "unimodal"),
+    "modalities": ("audio+visual", "audio", "visual"),
+    "rollingq": ("auto", "on", "off"),
+    "noise": ("sensor_failure", "clean_train", "none"),
+  }
+  for values in itertools.product(*fields.values()):
+    pairs = dict(zip(fields, values, strict=True))
+    arg = ",".join(f"{key}={value}" for key, value in pairs.items())
+    config = load_config(f"{spec}:{arg}")
+    assert config.model.fusion == pairs["fusion"]
+    assert "+".join(config.modalities) == pairs["modalities"]
+    assert config.data.noise == pairs["noise"]
+    assert config.is_locked
+
+
+def test_every_config_file_loads_without_an_argument(repo_root):
+  files = sorted((repo_root / "configs").rglob("*.py"))
+  assert files
+  for file in files:
+    assert load_config(str(file)).is_locked
+
+
+@pytest.fixture
+def trained(monkeypatch):
+  """Configs that the command would have trained."""
+  configs = []
+
+  def train_and_evaluate(config, workdir, stop):
+    configs.append(config)
+    return False
+
+  monkeypatch.setattr(
+    "rollingq_jax.training.train_and_evaluate", train_and_evaluate
+  )
+  return configs
+
+
+def test_options_come_in_any_order_and_with_or_without_equals(
+  trained, spec, tmp_path
+):
+  before = ["--config.seed", "4", "--config.rollingq.max_rotations", "-1"]
+  after = ["--config.data.data_dir=a=b c", "--config.compilation_cache=False"]
+  options = [f"--workdir={tmp_path}", "--config", spec]
+  assert main([*before, *options, *after]) == 0
+  (config,) = trained
+  assert config.seed == 4
+  assert config.rollingq.max_rotations == -1
+  assert config.data.data_dir == "a=b c"
+
+
+def test_a_mended_command_may_use_the_same_workdir(
+  monkeypatch, capsys, spec, tmp_path
+):
+  command = ["--config", spec, "--workdir", str(tmp_path)]
+  command.append("--config.compilation_cache=False")
+  assert main([*command, "--config.batch_size=0"]) == 2
+  assert "config.batch_size is 0" in capsys.readouterr().err
+  monkeypatch.setattr(
+    "rollingq_jax.training.train_and_evaluate", lambda *_: False
+  )
+  assert main(command) == 0, capsys.readouterr().err
+
+
+def test_a_config_that_takes_no_argument_says_so(mistake, repo_root):
+  base = repo_root / "configs" / "base.py"
+  assert "takes no argument" in mistake(config=f"{base}:fusion=concat")
 
 
 def test_a_config_outside_the_repository_can_import_its_siblings(tmp_path):

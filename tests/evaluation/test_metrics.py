@@ -150,6 +150,38 @@ def test_where_nothing_varies_there_is_no_correlation(whole):
   assert metrics["share_std/audio"] == pytest.approx(0, abs=1e-3)
 
 
+def test_compiled_sums_give_the_same_metrics_under_the_same_names(
+  whole, metrics
+):
+  # A compiled function sorts the modalities by name.
+  sums = jax.device_get(jax.jit(batch_sums)(*whole))
+  compiled = summarise(sums, MODALITIES)
+  assert compiled == pytest.approx(metrics, rel=1e-4, abs=1e-6)
+
+
+def test_the_correlation_of_a_nearly_constant_share_is_found(whole):
+  output, batch = whole
+  kept = np.asarray(batch["mask"])
+  shares = {
+    name: 0.33 + 0.01 * share
+    for name, share in output.aux.attention_share.items()
+  }
+  output = output._replace(aux=output.aux._replace(attention_share=shares))
+  found = summarise(jax.device_get(batch_sums(output, batch)), MODALITIES)
+  noise = {m: np.asarray(batch[f"{m}_noise"])[kept] for m in MODALITIES}
+  quality = (noise["visual"] + noise["text"]) / 2 - noise["audio"]
+  r = scipy.stats.pearsonr(np.asarray(shares["audio"])[kept], quality).statistic
+  assert found["correlation/audio"] == pytest.approx(r, abs=0.03)
+
+
+def test_a_modality_that_no_sample_has_gives_finite_metrics(whole):
+  output, batch = whole
+  present = output.aux.present.at[1].set(False)
+  output = output._replace(aux=output.aux._replace(present=present))
+  found = summarise(jax.device_get(batch_sums(output, batch)), MODALITIES)
+  assert np.isfinite(list(found.values())).all()
+
+
 def test_cross_entropy_of_no_samples_is_zero():
   logits = jnp.ones((3, CLASSES))
   labels, mask = jnp.zeros(3, jnp.int32), jnp.zeros(3, bool)

@@ -206,6 +206,48 @@ def test_the_forward_pass_compiles_once(compilations):
   assert len(compilations) == before
 
 
+def test_updated_statistics_go_back_in_without_compiling(compilations):
+  model, variables = _made("attention", ("audio", "visual"))
+
+  @jax.jit
+  def step(variables, batch):
+    _, updates = model.apply(
+      variables, batch, train=False, mutable=["rollingq"]
+    )
+    return {**variables, **updates}
+
+  batches = [_batch(seed) for seed in range(3)]
+  variables = step(variables, batches[0])
+  before = len(compilations)
+  for batch in batches[1:]:
+    variables = step(variables, batch)
+  assert len(compilations) == before
+
+
+@pytest.mark.parametrize(
+  "modalities", [("audio", "visual"), ("visual", "text", "audio")]
+)
+def test_statistics_are_those_of_the_batch_without_its_padding(modalities):
+  model, variables = _made("attention", modalities)
+  bare = {name: x[:3] for name, x in _batch().items()}
+  padded, unpadded = (
+    model.apply(variables, batch, mutable=["rollingq"])[1]
+    for batch in (_batch(), bare)
+  )
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+    padded,
+    unpadded,
+  )
+  (weight,) = {
+    float(s.weight)
+    for s in jax.tree.leaves(
+      padded, is_leaf=lambda x: isinstance(x, RollingQState)
+    )
+  }
+  assert weight == 3
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [

@@ -146,6 +146,30 @@ def test_a_folder_that_is_no_workdir_is_named(workdir, name):
     read_run(path)
 
 
+def test_a_run_that_is_not_finished_has_no_summary_yet(workdir):
+  path = workdir()
+  lines = (path / "metrics.jsonl").read_text().splitlines()
+  kept = [x for x in lines if json.loads(x)["split"] != "test"]
+  (path / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+  with pytest.raises(UserError):
+    print_summary(path)
+
+
+def test_a_line_that_a_kill_cut_short_is_passed_over(workdir):
+  path = workdir()
+  whole = read_run(path)
+  with (path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 40, "spl')
+  assert read_run(path) == whole
+
+
+def test_a_damaged_config_is_named(workdir):
+  path = workdir()
+  (path / "config.json").write_text("{")
+  with pytest.raises(UserError, match=r"config\.json"):
+    read_run(path)
+
+
 def test_without_matplotlib_the_extra_is_named(workdir, monkeypatch):
   monkeypatch.setitem(sys.modules, "matplotlib", None)
   with pytest.raises(UserError, match=r"pip install 'rollingq_jax\[report\]'"):

@@ -92,6 +92,23 @@ def test_clipping_bounds_the_global_norm():
   assert float(moved) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_clipping_leaves_small_gradients_and_the_decay_alone():
+  # The decay is added after clipping: it does not count in the norm.
+  bound = 2 * float(optax.tree.norm(GRADS))
+  fields = {"momentum": 0.0, "weight_decay": 10.0}
+  clipped = _steps(_fields(clip_norm=bound, **fields), 1)
+  free = _steps(_fields(clip_norm=0.0, **fields), 1)
+  for name in PARAMS:
+    np.testing.assert_allclose(clipped[name], free[name], rtol=1e-6)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate():
+  for schedule in ("cosine", "constant"):
+    fields = _fields(schedule=schedule, warmup_epochs=0)
+    rate = make_schedule(fields, steps_per_epoch=4, total_steps=10)
+    assert float(rate(0)) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
   ("field", "known"),
   [
