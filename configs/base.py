@@ -3,11 +3,13 @@
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from rollingq_jax.errors import UserError
+
 
 def get_config(arg: str = "") -> ConfigDict:
   """Fields with a type and no value (placeholders) are optional."""
   if arg:
-    raise ValueError(
+    raise UserError(
       "base.py is imported by other configs and takes no argument"
     )
   config = ConfigDict()

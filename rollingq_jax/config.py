@@ -78,17 +78,23 @@ def parse_arg(arg: str, **fields: tuple[str, ...]) -> SimpleNamespace:
 
 
 def save_config(config: ConfigDict, workdir: Path) -> None:
-  """Writes `config.json`, or checks that the run there has the same config.
+  """Writes `config.json`, unless it is there with the same config.
 
   Raises:
     UserError: the workdir belongs to a run with another config.
   """
+  check_workdir(config, workdir)
   path = workdir / "config.json"
-  resolved = json.loads(config.to_json())
   if not path.exists():
-    path.write_text(json.dumps(resolved, indent=2) + "\n")
+    path.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+
+
+def check_workdir(config: ConfigDict, workdir: Path) -> None:
+  """Raises UserError where the workdir's run has another config."""
+  path = workdir / "config.json"
+  if not path.exists():
     return
-  there, here = _flat(_read_json(path)), _flat(resolved)
+  there, here = _flat(_read_json(path)), _flat(json.loads(config.to_json()))
   changed = sorted(k for k in there | here if there.get(k) != here.get(k))
   if changed:
     listed = ", ".join(

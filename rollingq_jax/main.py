@@ -5,6 +5,7 @@ line is understood, so that help and mistakes answer at once.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,12 +64,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(spec: str, workdir: Path, overrides: Sequence[str]) -> int:
-  from rollingq_jax.config import load_config, save_config
+  from rollingq_jax.config import check_workdir, load_config, save_config
 
   config = load_config(spec, overrides)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    save_config(config, workdir)
+    check_workdir(config, workdir)
   except OSError as error:
     raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
 
@@ -78,7 +79,9 @@ def _run(spec: str, workdir: Path, overrides: Sequence[str]) -> int:
   if config.compilation_cache:
     _keep_compiled_programs()
   with stop_on_sigterm() as stop:
-    finished = train_and_evaluate(config, workdir, stop)
+    # Written once the config has proven usable: a mistake leaves no trace.
+    on_ready = functools.partial(save_config, config, workdir)
+    finished = train_and_evaluate(config, workdir, stop, on_ready)
   if finished:
     _show(workdir)
   return 0

@@ -189,7 +189,7 @@ def trained(monkeypatch):
   """Configs that the command would have trained."""
   configs = []
 
-  def train_and_evaluate(config, workdir, stop):
+  def train_and_evaluate(config, workdir, stop, on_ready):
     configs.append(config)
     return False
 

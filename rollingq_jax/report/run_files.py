@@ -41,7 +41,10 @@ def read_run(workdir: Path) -> RunFiles:
   metrics: dict[str, list[Line]] = {"train": [], "validation": [], "test": []}
   for line in _lines(workdir / "metrics.jsonl"):
     metrics[line["split"]].append(line)
-  config = json.loads((workdir / "config.json").read_text())
+  try:
+    config = json.loads((workdir / "config.json").read_text())
+  except json.JSONDecodeError as error:
+    raise UserError(f"{workdir}/config.json is not JSON: {error}") from error
   return RunFiles(config, metrics, _lines(workdir / "rollingq.jsonl"))
 
 
@@ -56,6 +59,11 @@ def extra_noise(line: Line) -> dict[str, float]:
 
 
 def _lines(path: Path) -> list[Line]:
-  if not path.is_file():
-    return []
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  """Objects of a JSON-lines file, up to a line that a kill cut short."""
+  objects = []
+  for line in path.read_text().splitlines() if path.is_file() else []:
+    try:
+      objects.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return objects

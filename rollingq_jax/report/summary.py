@@ -5,12 +5,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rollingq_jax.errors import UserError
 from rollingq_jax.report.run_files import Line, RunFiles, extra_noise, read_run
 
 
 def print_summary(workdir: Path, console: Console | None = None) -> None:
   """Prints what RollingQ changed and the test split's results."""
   run = read_run(workdir)
+  if not run.metrics["test"]:
+    raise UserError(f"{workdir} has no test results; its run is not finished")
   console = console or Console(highlight=False)
   if run.rotations:
     console.print(rolling_table(run))

@@ -1,5 +1,6 @@
 """The train loop: steps, rolling windows, epochs, checkpoints, test."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,13 +37,20 @@ class Outputs(NamedTuple):
   screen: Screen
 
 
-def train_and_evaluate(config: Any, workdir: Path, stop: StopRequest) -> bool:
+def train_and_evaluate(
+  config: Any,
+  workdir: Path,
+  stop: StopRequest,
+  on_ready: Callable[[], None] | None = None,
+) -> bool:
   """Trains to the end, or goes on from the newest checkpoint, then tests.
 
   Args:
     config: as in configs/base.py.
     workdir: folder of the run; see the README for what it will hold.
     stop: when true, the run saves between two steps and returns.
+    on_ready: called once config and data can be used, before anything is
+      written.
 
   Returns:
     Whether the run is complete; False if it was stopped.
@@ -52,6 +60,8 @@ def train_and_evaluate(config: Any, workdir: Path, stop: StopRequest) -> bool:
       that is not finite.
   """
   run, state = prepare(config)
+  if on_ready is not None:
+    on_ready()
   is_main = jax.process_index() == 0
   iterator = iter(prefetched(run.batches, config))
   lines: list[str] = []

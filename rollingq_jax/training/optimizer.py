@@ -22,15 +22,16 @@ def make_schedule(
   """
   peak = optimizer.learning_rate
   warmup = int(optimizer.warmup_epochs * steps_per_epoch)
+  start = 0.0 if warmup else peak
   if optimizer.schedule == "cosine":
     if warmup >= total_steps:
       raise UserError(
         f"config.optimizer.warmup_epochs {optimizer.warmup_epochs} leaves no "
         f"step to train: {warmup} of {total_steps} steps are warm-up"
       )
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, total_steps)
+    return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
   if optimizer.schedule == "constant":
-    return optax.warmup_constant_schedule(0.0, peak, warmup)
+    return optax.warmup_constant_schedule(start, peak, warmup)
   raise _unknown("schedule", optimizer.schedule, SCHEDULES)
 
 

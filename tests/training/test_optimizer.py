@@ -102,11 +102,11 @@ def test_clipping_leaves_small_gradients_and_the_decay_alone():
     np.testing.assert_allclose(clipped[name], free[name], rtol=1e-6)
 
 
-def test_without_warm_up_the_first_step_has_the_full_rate():
-  for schedule in ("cosine", "constant"):
-    fields = _fields(schedule=schedule, warmup_epochs=0)
-    rate = make_schedule(fields, steps_per_epoch=4, total_steps=10)
-    assert float(rate(0)) == pytest.approx(0.1)
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_without_warm_up_the_first_step_has_the_full_rate(schedule):
+  fields = _fields(schedule=schedule, warmup_epochs=0)
+  rate = make_schedule(fields, steps_per_epoch=4, total_steps=10)
+  assert float(rate(0)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
