@@ -15,11 +15,10 @@ from rollingq_jax.data import (
   training_batches,
 )
 from rollingq_jax.data.pipeline import prefetched
-from rollingq_jax.errors import UserError
 from rollingq_jax.evaluation import evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import EvalStep
 from rollingq_jax.models import build_model
-from rollingq_jax.models.classifier import ROLLABLE
+from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
 from rollingq_jax.training.sharding import make_mesh, put_batch
 from rollingq_jax.training.state import TrainState, init_state
@@ -30,9 +29,6 @@ from rollingq_jax.training.windows import (
   make_plan,
   make_second_pass,
 )
-
-# Checkpoints that config.evaluation.checkpoint may name.
-TESTED = ("last", "best")
 
 
 class Run(NamedTuple):
@@ -62,7 +58,7 @@ def prepare(
   Raises:
     UserError: a config or data that cannot be used.
   """
-  _check(config)
+  check_config(config)
   dataset = load_dataset(config)
   mesh = make_mesh(config.batch_size, devices)
   batches = training_batches(
@@ -128,23 +124,6 @@ def on_device(
   """The batches in order, read ahead, as global arrays on the mesh."""
   loader: Iterable[dict[str, Any]] = prefetched(batches, run.config)
   return (put_batch(batch, run.mesh) for batch in loader)
-
-
-def _check(config: Any) -> None:
-  for field in ("batch_size", "total_epochs", "check_every_steps"):
-    if config[field] < 1:
-      raise UserError(f"config.{field} is {config[field]}; expected at least 1")
-  if config.evaluation.checkpoint not in TESTED:
-    raise UserError(
-      f"config.evaluation.checkpoint is {config.evaluation.checkpoint!r}; "
-      f"expected one of {', '.join(TESTED)}"
-    )
-  if config.rollingq.enabled and config.model.fusion not in ROLLABLE:
-    raise UserError(
-      f"config.rollingq.enabled is True but config.model.fusion "
-      f"{config.model.fusion!r} has no query to roll; use a fusion of "
-      f"{', '.join(ROLLABLE)} or --config.rollingq.enabled=False"
-    )
 
 
 def _first(batches: grain.MapDataset) -> Any:

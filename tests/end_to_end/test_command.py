@@ -135,7 +135,10 @@ def test_every_variant_trains_to_the_end(variant, command, tmp_path):
   [
     (["--config.optimizer.learning_rate=1e30"], "the loss is not finite at"),
     (["--config.optimizer.warmup_epochs=9"], "config.optimizer.warmup_epochs"),
-    (["--config.batch_size=0"], "config.batch_size is 0; expected at least 1"),
+    (
+      ["--config.batch_size=0"],
+      "config.batch_size is 0; expected a number of at least 1",
+    ),
     (["--config.model.encoders.visual.patch_size=(5, 5)"], "do not tile"),
     (["--config.data.data_dir=nowhere"], "is not a folder"),
     (["--config.num_classes=9"], "config.num_classes is 9"),

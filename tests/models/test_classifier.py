@@ -61,57 +61,19 @@ def _batch(seed=0):
   }
 
 
-# Compiled and kept: op by op, every case costs hundreds of compilations.
 @cache
-def _made(fusion, modalities):
-  model = build_model(_config(fusion, modalities))
-  return model, jax.jit(model.init)(jax.random.key(0), _batch())
-
-
-@cache
-def _apply(fusion, modalities, dtype="float32"):
-  """(variables, batch, seed=0, train=False) -> output, new statistics."""
+def _made(fusion, modalities, dtype="float32"):
   model = build_model(_config(fusion, modalities, dtype))
-
-  @partial(jax.jit, static_argnames="train")
-  def apply(variables, batch, seed=0, train=False):
-    rngs = {"dropout": jax.random.key(seed)}
-    return model.apply(
-      variables, batch, train=train, rngs=rngs, mutable=["rollingq"]
-    )
-
-  return apply
-
-
-@cache
-def _gradients(fusion, modalities):
-  """Gradients of all logits, and of those of the probes alone."""
-  model, variables = _made(fusion, modalities)
-  collections = {k: v for k, v in variables.items() if k != "params"}
-
-  def probes(output):
-    return sum(jnp.sum(x**2) for x in output.probe_logits.values())
-
-  def every(output):
-    return probes(output) + jnp.sum(output.logits**2)
-
-  @jax.jit
-  def gradients(params):
-    def loss(params, of):
-      return of(model.apply({"params": params, **collections}, _batch()))
-
-    return tuple(jax.grad(loss)(params, of) for of in (every, probes))
-
-  return gradients(variables["params"])
+  return model, model.init(jax.random.key(0), _batch())
 
 
 @every_model
 def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
   model, variables = _made(fusion, modalities)
-  output = jax.eval_shape(model.apply, variables, _batch())
+  output = model.apply(variables, _batch())
   assert output.logits.shape == (BATCH, CLASSES)
   assert output.logits.dtype == jnp.float32
-  assert set(output.probe_logits) == set(output.tokens) == set(modalities)
+  assert tuple(output.probe_logits) == tuple(output.tokens) == modalities
   lengths = {"audio": 5, "visual": 9, "text": 6}
   for name in modalities:
     assert output.probe_logits[name].shape == (BATCH, CLASSES)
@@ -126,7 +88,15 @@ def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
 
 @every_model
 def test_gradients_reach_every_parameter_that_is_trained(fusion, modalities):
-  grads, _ = _gradients(fusion, modalities)
+  model, variables = _made(fusion, modalities)
+  collections = {k: v for k, v in variables.items() if k != "params"}
+
+  def loss(params):
+    output = model.apply({"params": params, **collections}, _batch())
+    logits = [output.logits, *output.probe_logits.values()]
+    return sum(jnp.sum(x**2) for x in logits)
+
+  grads = jax.grad(loss)(variables["params"])
   idle = set()
   for path, grad in jax.tree_util.tree_leaves_with_path(grads):
     assert np.isfinite(grad).all()
@@ -144,7 +114,14 @@ def test_gradients_reach_every_parameter_that_is_trained(fusion, modalities):
 
 @every_model
 def test_probes_send_no_gradient_into_the_encoders(fusion, modalities):
-  _, grads = _gradients(fusion, modalities)
+  model, variables = _made(fusion, modalities)
+  collections = {k: v for k, v in variables.items() if k != "params"}
+
+  def probes(params):
+    output = model.apply({"params": params, **collections}, _batch())
+    return sum(jnp.sum(x**2) for x in output.probe_logits.values())
+
+  grads = jax.grad(probes)(variables["params"])
   for name, tree in grads.items():
     moved = any(np.any(x) for x in jax.tree.leaves(tree))
     assert moved == name.startswith("probe_")
@@ -152,24 +129,22 @@ def test_probes_send_no_gradient_into_the_encoders(fusion, modalities):
 
 @every_model
 def test_permuting_the_batch_permutes_the_output(fusion, modalities):
-  _, variables = _made(fusion, modalities)
-  apply = _apply(fusion, modalities)
+  model, variables = _made(fusion, modalities)
   order = jnp.array([2, 0, 3, 1])
-  plain = apply(variables, _batch())[0].logits
-  shuffled = {name: x[order] for name, x in _batch().items()}
-  permuted = apply(variables, shuffled)[0]
+  plain = model.apply(variables, _batch()).logits
+  permuted = model.apply(variables, {k: v[order] for k, v in _batch().items()})
   np.testing.assert_allclose(permuted.logits, plain[order], atol=1e-5)
 
 
 @every_model
 def test_padding_samples_change_nothing_for_the_others(fusion, modalities):
-  _, variables = _made(fusion, modalities)
+  model, variables = _made(fusion, modalities)
   spoiled = {
     name: x.at[3].set(1e3) if x.dtype == jnp.float32 else x
     for name, x in _batch().items()
   }
   results = [
-    _apply(fusion, modalities)(variables, batch)
+    model.apply(variables, batch, mutable=["rollingq"])
     for batch in (_batch(), spoiled)
   ]
   (plain, state), (other, other_state) = results
@@ -179,11 +154,11 @@ def test_padding_samples_change_nothing_for_the_others(fusion, modalities):
 
 @every_model
 def test_dropout_is_on_in_training_alone(fusion, modalities):
-  _, variables = _made(fusion, modalities)
+  model, variables = _made(fusion, modalities)
 
   def logits(train, seed):
-    apply = _apply(fusion, modalities)
-    return apply(variables, _batch(), seed, train)[0].logits
+    rngs = {"dropout": jax.random.key(seed)}
+    return model.apply(variables, _batch(), train=train, rngs=rngs).logits
 
   np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
   has_dropout = fusion in ("attention", "uniform")
@@ -193,11 +168,12 @@ def test_dropout_is_on_in_training_alone(fusion, modalities):
 @every_model
 def test_bfloat16_is_close_and_keeps_float32_statistics(fusion, modalities):
   _, variables = _made(fusion, modalities)
-  expected = _apply(fusion, modalities)(variables, _batch())[0].logits
-  half = _apply(fusion, modalities, "bfloat16")
+  full = build_model(_config(fusion, modalities))
+  half = build_model(_config(fusion, modalities, "bfloat16"))
+  expected = full.apply(variables, _batch()).logits
   # flax's own LayerNorm mixes bfloat16 and float32.
   with jax.numpy_dtype_promotion("standard"):
-    output, state = half(variables, _batch())
+    output, state = half.apply(variables, _batch(), mutable=["rollingq"])
   assert output.logits.dtype == jnp.float32
   np.testing.assert_allclose(output.logits, expected, rtol=0.1, atol=0.1)
   for leaf in jax.tree.leaves(state):
@@ -250,9 +226,8 @@ def test_updated_statistics_go_back_in_without_compiling(compilations):
 
 
 def test_statistics_are_means_over_the_samples_that_are_no_padding():
-  modalities = ("audio", "visual", "text")
-  _, variables = _made("attention", modalities)
-  output, updates = _apply("attention", modalities)(variables, _batch())
+  model, variables = _made("attention", ("visual", "text", "audio"))
+  output, updates = model.apply(variables, _batch(), mutable=["rollingq"])
   (state,) = jax.tree.leaves(
     updates, is_leaf=lambda x: isinstance(x, RollingQState)
   )

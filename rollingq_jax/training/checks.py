@@ -1,0 +1,119 @@
+"""Values of the right type that no run can have, found before it starts."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.models.classifier import ENCODERS, FUSIONS, ROLLABLE
+
+# Parameters that the test split may be evaluated with.
+TESTED = ("last", "best")
+DTYPES = ("float32", "bfloat16", "float16")
+
+Check = tuple[Callable[[Any], bool], str]
+
+
+def at_least(least: int) -> Check:
+  """A number that is not smaller."""
+  return (lambda x: x >= least), f"a number of at least {least}"
+
+
+def one_of(*choices: str) -> Check:
+  """One of a few words."""
+  return (lambda x: x in choices), f"one of {', '.join(choices)}"
+
+
+CHECKS: dict[str, Check] = {
+  "seed": ((lambda x: 0 <= x < 2**31), "a number from 0 to 2^31 - 1"),
+  "modalities": (
+    (lambda x: len(x) > 0 and len(set(x)) == len(x)),
+    "at least one modality, none of them twice",
+  ),
+  "batch_size": at_least(1),
+  "total_epochs": at_least(1),
+  "check_every_steps": at_least(1),
+  "data.num_threads": at_least(0),
+  "data.prefetch_batches": at_least(0),
+  "data.num_frames": (
+    (lambda x: x is None or x >= 1),
+    "a number of at least 1, or unset",
+  ),
+  "model.fusion": one_of(*FUSIONS),
+  "model.dtype": one_of(*DTYPES),
+  "model.num_heads": at_least(1),
+  "model.width": at_least(1),
+  "model.depth": at_least(0),
+  "model.mlp_ratio": at_least(1),
+  "model.attention.num_heads": at_least(1),
+  "model.attention.dropout": (
+    (lambda x: 0 <= x < 1),
+    "a probability below 1",
+  ),
+  "optimizer.learning_rate": at_least(0),
+  "optimizer.warmup_epochs": at_least(0),
+  "checkpoint.max_to_keep": at_least(1),
+  "evaluation.checkpoint": one_of(*TESTED),
+  "evaluation.noise_levels": (
+    (lambda x: all(0 <= level <= 1 for level in x)),
+    "levels from 0 to 1",
+  ),
+}
+
+ENCODER_FIELDS: dict[str, tuple[str, Check]] = {
+  "sequence": ("frames_per_token", at_least(1)),
+  "patches": (
+    "patch_size",
+    (
+      (lambda x: len(x) == 2 and min(x) >= 1),
+      "a height and a width of at least 1",
+    ),
+  ),
+}
+
+
+def check_config(config: Any) -> None:
+  """Raises UserError at the first field that has an impossible value."""
+  for path, check in CHECKS.items():
+    _check(path, _get(config, path), check)
+  for name in config.modalities:
+    _check_encoder(config.model, name)
+  if config.model.width % config.model.num_heads:
+    raise UserError(
+      f"config.model.width {config.model.width} is not a multiple of "
+      f"config.model.num_heads {config.model.num_heads}"
+    )
+  if config.rollingq.enabled and config.model.fusion not in ROLLABLE:
+    raise UserError(
+      f"config.rollingq.enabled is True but config.model.fusion "
+      f"{config.model.fusion!r} has no query to roll; use a fusion of "
+      f"{', '.join(ROLLABLE)} or --config.rollingq.enabled=False"
+    )
+
+
+def _check_encoder(model: Any, name: str) -> None:
+  path = f"model.encoders.{name}"
+  if name not in model.encoders:
+    raise UserError(
+      f"config.modalities names {name!r}, which has no config.{path}; there "
+      f"are {', '.join(model.encoders)}"
+    )
+  encoder = model.encoders[name]
+  _check(f"{path}.kind", encoder.kind, one_of(*ENCODERS))
+  field, check = ENCODER_FIELDS[encoder.kind]
+  if field not in encoder:
+    raise UserError(
+      f"config.{path} of kind {encoder.kind!r} needs the field {field}"
+    )
+  _check(f"{path}.{field}", encoder[field], check)
+
+
+def _check(path: str, value: Any, check: Check) -> None:
+  is_valid, expected = check
+  if not is_valid(value):
+    raise UserError(f"config.{path} is {value!r}; expected {expected}")
+
+
+def _get(config: Any, path: str) -> Any:
+  for key in path.split("."):
+    config = config[key]
+  return config
