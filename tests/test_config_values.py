@@ -24,6 +24,11 @@ FIELDS = {
   "model.encoders.visual.patch_size": ["(0,7)", "(7,)"],
   "optimizer.learning_rate": ["-1"],
   "optimizer.warmup_epochs": ["-1"],
+  "optimizer.momentum": ["-0.9"],
+  "optimizer.weight_decay": ["-1"],
+  "optimizer.clip_norm": ["-1"],
+  "model.attention.cls_std": ["-1"],
+  "checkpoint.max_to_keep": ["-1", "0"],
   "evaluation.noise_levels": ["(2.0,)", "(-0.5,)"],
 }
 

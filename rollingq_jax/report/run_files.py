@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.jsonl import read_lines
 
 Line = dict[str, Any]
 
@@ -39,13 +40,13 @@ def read_run(workdir: Path) -> RunFiles:
     if not (workdir / name).is_file():
       raise UserError(f"{workdir} has no {name}; expected the workdir of a run")
   metrics: dict[str, list[Line]] = {"train": [], "validation": [], "test": []}
-  for line in _lines(workdir / "metrics.jsonl"):
+  for line in read_lines(workdir / "metrics.jsonl"):
     metrics[line["split"]].append(line)
   try:
     config = json.loads((workdir / "config.json").read_text())
   except json.JSONDecodeError as error:
     raise UserError(f"{workdir}/config.json is not JSON: {error}") from error
-  return RunFiles(config, metrics, _lines(workdir / "rollingq.jsonl"))
+  return RunFiles(config, metrics, read_lines(workdir / "rollingq.jsonl"))
 
 
 def extra_noise(line: Line) -> dict[str, float]:
@@ -56,14 +57,3 @@ def extra_noise(line: Line) -> dict[str, float]:
     for key, value in line.items()
     if key.startswith(prefix)
   }
-
-
-def _lines(path: Path) -> list[Line]:
-  """Objects of a JSON-lines file, up to a line that a kill cut short."""
-  objects = []
-  for line in path.read_text().splitlines() if path.is_file() else []:
-    try:
-      objects.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return objects

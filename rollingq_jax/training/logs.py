@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rollingq_jax.jsonl import read_lines
+
 METRICS_FILE = "metrics.jsonl"
 ROLLINGQ_FILE = "rollingq.jsonl"
 
@@ -66,19 +68,6 @@ class RunLog:
     if self._enabled:
       with (self._workdir / name).open("a") as file:
         file.write(json.dumps(_finite(line)) + "\n")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-  """Objects of a JSON-lines file, without a line that a kill cut short."""
-  if not path.exists():
-    return []
-  objects = []
-  for line in path.read_text().splitlines():
-    try:
-      objects.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return objects
 
 
 def _events(folder: Path, purge_step: int) -> Any:

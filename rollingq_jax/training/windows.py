@@ -51,9 +51,10 @@ def make_plan(
     UserError: a RollingQ field out of its range.
   """
   rollingq = config.rollingq
-  _check(rollingq)
+  _check(rollingq, total_steps)
+  length = rollingq.window_steps
   return WindowPlan(
-    length=rollingq.window_steps or steps_per_epoch,
+    length=steps_per_epoch if length is None else length,
     first_rolling_step=rollingq.start_epoch * steps_per_epoch,
     total_steps=total_steps,
   )
@@ -144,14 +145,15 @@ def _layer_name(path: tuple[Any, ...]) -> str:
   return "/".join(keys)
 
 
-def _check(rollingq: Any) -> None:
+def _check(rollingq: Any, total_steps: int) -> None:
   valid = {
     "beta": rollingq.beta >= 0,
     "rho": rollingq.rho >= 0,
     "patience": rollingq.patience >= 1,
     "start_epoch": rollingq.start_epoch >= 0,
     "max_rotations": rollingq.max_rotations >= -1,
-    "window_steps": (rollingq.window_steps or 1) >= 1,
+    "window_steps": rollingq.window_steps is None
+    or 1 <= rollingq.window_steps <= total_steps,
     "means": rollingq.means in MEANS,
     "air": rollingq.air in AIR_OVER,
     "method": rollingq.method in ("plane", "procrustes"),
@@ -159,7 +161,7 @@ def _check(rollingq: Any) -> None:
   expected = {
     "max_rotations": "a number of at least 0, or -1 for no limit",
     "patience": "at least 1",
-    "window_steps": "at least 1, or unset for one window an epoch",
+    "window_steps": f"1 to {total_steps}, or unset for one window an epoch",
     "means": f"one of {', '.join(MEANS)}",
     "air": f"one of {', '.join(AIR_OVER)}",
     "method": "plane or procrustes",

@@ -88,6 +88,8 @@ def test_limits_reach_maybe_roll(small_config, override, expected):
     "start_epoch=-1",
     "max_rotations=-2",
     "window_steps=-1",
+    "window_steps=0",
+    "window_steps=31",
     "means=none",
     "air=epoch",
     "method=qr",
