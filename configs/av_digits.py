@@ -4,10 +4,11 @@
 
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|unimodal
+    fusion=attention|uniform|concat|sum|film|gated|unimodal
     modalities=audio+visual|audio|visual    (unimodal: one of them)
     rollingq=on|off                         (default: on for attention)
     noise=sensor_failure|clean_train|none
+    protocol=honest|reference               (see configs/_protocol.py)
 
 Both halves are real recordings and images; their pairing is a construction.
 """
@@ -16,23 +17,33 @@ from ml_collections import ConfigDict
 
 from rollingq_jax.config import parse_arg
 
-from . import base
+from . import _protocol, base
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """See the module's docstring for `arg`."""
   variant = parse_arg(
     arg,
-    fusion=("attention", "uniform", "concat", "sum", "unimodal"),
+    fusion=(
+      "attention",
+      "uniform",
+      "concat",
+      "sum",
+      "film",
+      "gated",
+      "unimodal",
+    ),
     modalities=("audio+visual", "audio", "visual"),
     rollingq=("auto", "on", "off"),
     noise=("sensor_failure", "clean_train", "none"),
+    protocol=_protocol.PROTOCOLS,
   )
   config = base.get_config()
   config.modalities = tuple(variant.modalities.split("+"))
   config.num_classes = 10
   config.data.name = "av_digits"
   config.data.noise = variant.noise
+  config.data.shapes = ConfigDict({"audio": (28, 13), "visual": (1, 28, 28, 1)})
 
   model = config.model
   model.fusion = variant.fusion
@@ -61,4 +72,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.total_epochs = 18
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
+  _protocol.set_protocol(config, variant.protocol)
   return config

@@ -37,20 +37,40 @@ def get_config(arg: str = "") -> ConfigDict:
   # Whether padded time steps are masked, or input like any other. A mask goes
   # on telling a recording's length after its sensor has failed.
   data.mask_padding = True
+  # Shape of one sample of each modality, for what needs it without the data:
+  # the data set `synthetic`, the conversion of weights.
+  data.shapes = ConfigDict()
+  # Samples of each split of `synthetic`.
+  data.synthetic_size = 4
   # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
   data.noise = "none"
   data.num_threads = 2
   data.prefetch_batches = 8
 
   model = config.model = ConfigDict()
-  # unimodal | sum | concat | uniform | attention
+  # unimodal | sum | concat | film | gated | uniform | attention
   model.fusion = "attention"
+  # Modality that conditions the others in film and gated; unset: the first.
+  model.condition = placeholder(str)
   # Computation; parameters, norms, softmax and RollingQ are float32.
   model.dtype = "float32"
   model.width = 768
   model.depth = 4
   model.num_heads = 12
   model.mlp_ratio = 4
+  # Of all layer norms. ViT, timm and the authors: 1e-6; Hugging Face: 1e-12.
+  model.norm_eps = 1e-6
+  # exact | tanh: the original ViT's weights are made for tanh.
+  model.gelu = "exact"
+  # Kernel of the encoders' attention; unset: XLA chooses. cudnn: NVIDIA's
+  # fused kernel, for half precision.
+  model.attention_kernel = placeholder(str)
+  # MBT: blocks after the encoders' own in which modalities meet in a few
+  # tokens; depth 0: none.
+  model.bottleneck = ConfigDict()
+  model.bottleneck.depth = 0
+  model.bottleneck.num_tokens = 4
+  model.bottleneck.num_heads = 1
   model.attention = ConfigDict()
   # Each as wide as the tokens.
   model.attention.num_heads = 1
@@ -80,6 +100,13 @@ def get_config(arg: str = "") -> ConfigDict:
   # window: AIR over all of the window. last_batch: its last batch alone (then
   # running means are that batch's too).
   rollingq.air = "window"
+  # What the means of a second pass weigh equally: samples, or batches however
+  # small the last one is.
+  rollingq.mean_over = "samples"
+  # True: AIR must exceed beta. False: AIR of exactly beta is enough.
+  rollingq.strict_threshold = False
+  # Whether the last window, which no training follows, may roll too.
+  rollingq.roll_at_end = False
   # plane | procrustes, see rollingq_jax/rotation.py.
   rollingq.method = "plane"
 
@@ -96,14 +123,36 @@ def get_config(arg: str = "") -> ConfigDict:
   # cosine | constant, after the warm-up.
   optimizer.schedule = "cosine"
   optimizer.warmup_epochs = 2.5
+  # The schedule is sized for the run's steps but moves on by one more after
+  # each epoch; past its end the cosine comes up again.
+  optimizer.extra_step_per_epoch = False
+
+  pretrained = config.pretrained = ConfigDict()
+  # Weights to start from; unset: random ones.
+  pretrained.file = placeholder(str)
+  # auto | native | reference | timm | huggingface | augreg | resnet18
+  pretrained.format = "auto"
+  # Whose encoders get ImageNet weights; (): all that the format fits.
+  pretrained.modalities = ()
+  # How an RGB kernel becomes one of a single channel. mean: a third of what
+  # three equal channels gave. sum: the same.
+  pretrained.channels = "mean"
+  # Position tables to another grid. bicubic (timm's) | bilinear
+  pretrained.resize = "bicubic"
+  # Of the file; written by the run, or checked where it is given.
+  pretrained.sha256 = placeholder(str)
 
   checkpoint = config.checkpoint = ConfigDict()
   # Newest ones kept; the best by validation accuracy is kept besides.
   checkpoint.max_to_keep = 2
 
   evaluation = config.evaluation = ConfigDict()
-  # Parameters that are tested. last: nothing is selected. best: by validation.
+  # Parameters that are tested. last: nothing is selected. best: by the
+  # accuracy on the selection split.
   evaluation.checkpoint = "last"
+  # Evaluated after each epoch. validation | test: no estimate of what to
+  # expect elsewhere is left then; it is only there to follow published runs.
+  evaluation.selection_split = "validation"
   # The test split is tested again with one modality mixed with noise.
   evaluation.noise_levels = (0.25, 0.5, 1.0)
   return config

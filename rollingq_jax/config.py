@@ -117,7 +117,7 @@ def _find(path: str) -> Path:
     f"configs/{file.name}"
     for root in roots
     for file in (root / "configs").glob("*.py")
-    if file.name != "base.py"
+    if file.name != "base.py" and not file.name.startswith("_")
   }
   raise UserError(
     f"there is no config file {path!r}{_nearest(path, known)}; expected a "

@@ -9,8 +9,9 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+from rollingq_jax.command import Parser, run_command
 from rollingq_jax.errors import UserError
 
 _EPILOG = """\
@@ -24,34 +25,14 @@ The same command again goes on with a run that was stopped.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message: str) -> NoReturn:
-    raise UserError(f"{message}; see --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  try:
-    args, overrides = _parser().parse_known_args(argv)
-    return _run(args.config, args.workdir, overrides)
-  except UserError as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+  return run_command(_parser(), _run, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
-    prog="python -m rollingq_jax.main",
-    description="Trains and evaluates one model, or resumes its run.",
-    epilog=_EPILOG,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  parser.add_argument(
-    "--config",
-    required=True,
-    metavar="FILE[:ARG]",
-    help="config file, with its variants after the colon",
+def _parser() -> Parser:
+  parser = Parser(
+    "main", "Trains and evaluates one model, or resumes its run.", _EPILOG
   )
   parser.add_argument(
     "--workdir",
@@ -63,10 +44,14 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _run(spec: str, workdir: Path, overrides: Sequence[str]) -> int:
-  from rollingq_jax.config import check_workdir, load_config, save_config
+def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+  from rollingq_jax.config import check_workdir, load_config
 
-  config = load_config(spec, overrides)
+  config, workdir = load_config(args.config, overrides), args.workdir
+  if config.pretrained.file is not None:
+    from rollingq_jax.pretrained import pin_weights
+
+    pin_weights(config)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     check_workdir(config, workdir)
@@ -79,12 +64,22 @@ def _run(spec: str, workdir: Path, overrides: Sequence[str]) -> int:
   if config.compilation_cache:
     _keep_compiled_programs()
   with stop_on_sigterm() as stop:
-    # Written once the config has proven usable: a mistake leaves no trace.
-    on_ready = functools.partial(save_config, config, workdir)
+    on_ready = functools.partial(_write_config_and_cost, workdir)
     finished = train_and_evaluate(config, workdir, stop, on_ready)
   if finished:
     _show(workdir)
   return 0
+
+
+def _write_config_and_cost(workdir: Path, run: Any, state: Any) -> list[str]:
+  """Once the config has proven usable: a mistake leaves no trace."""
+  from rollingq_jax.analysis.cost import cost_lines, measure_cost, save_cost
+  from rollingq_jax.config import save_config
+
+  cost = measure_cost(run, state)
+  save_config(run.config, workdir)
+  save_cost(cost, workdir)
+  return cost_lines(cost)
 
 
 def _keep_compiled_programs() -> None:

@@ -32,6 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+  config.golden_dir = find_golden_dir(os.environ, ROOT)
+  config.addinivalue_line(
+    "markers", "models(key): the golden models that have this array"
+  )
   config.addinivalue_line(
     "markers",
     "golden(file, pattern, optional=False): runs the test once for each "
@@ -44,7 +48,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
   if marker is None or "case" not in metafunc.fixturenames:
     return
   file, pattern = marker.args
-  keys = load_golden(find_golden_dir(os.environ, ROOT) / file)
+  keys = load_golden(metafunc.config.golden_dir / file)
   matches = [re.fullmatch(pattern, key) for key in keys]
   cases = sorted({match[1] for match in matches if match})
   # A pattern without a case would turn into a silently skipped test.
@@ -117,3 +121,12 @@ def compilations() -> Iterator[list[str]]:
   jax.monitoring.register_event_duration_secs_listener(listen)
   yield seen
   jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+  """Runs of the same shape compile once for all tests."""
+  folder = tmp_path_factory.mktemp("compiled")
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  yield
+  jax.config.update("jax_compilation_cache_dir", None)

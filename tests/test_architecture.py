@@ -12,11 +12,13 @@ LAYERS = (
   {"rolling"},
   {"data"},
   {"models"},
-  {"evaluation"},
+  {"evaluation", "pretrained"},
   {"training"},
+  {"analysis"},
   {"report"},
   {"config"},
-  {"main"},
+  {"command"},
+  {"convert", "main"},
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {

@@ -61,6 +61,7 @@ def training_batches(
   source: ArraySource,
   config: Any,
   *,
+  device_count: int = 1,
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.MapDataset:
@@ -68,11 +69,19 @@ def training_batches(
 
   Batch i belongs to epoch i // ceil(len(source) / batch_size); the last batch
   of an epoch is padded, with `mask` False on the padding.
+
+  Args:
+    source: samples of the split.
+    config: as in configs/base.py.
+    device_count: devices that share a batch.
+    process_index: which process this is.
+    process_count: how many processes share a batch.
   """
   dataset = grain.MapDataset.source(source).seed(config.seed).shuffle()
   dataset = dataset.random_map(_noise(config, train=True))
-  share = ProcessShare(dataset, config.batch_size, process_index, process_count)
-  return share.batch(config.batch_size // process_count).repeat()
+  rows = _rows(len(source), config.batch_size, device_count)
+  share = ProcessShare(dataset, rows, process_index, process_count)
+  return share.batch(rows // process_count).repeat()
 
 
 def evaluation_batches(
@@ -80,6 +89,7 @@ def evaluation_batches(
   config: Any,
   *,
   extra_noise: Mapping[str, float] | None = None,
+  device_count: int = 1,
   process_index: int = 0,
   process_count: int = 1,
 ) -> grain.MapDataset:
@@ -91,16 +101,18 @@ def evaluation_batches(
     source: samples of the split.
     config: as in configs/base.py.
     extra_noise: levels at which modalities are mixed with noise once more.
+    device_count: devices that share a batch.
     process_index: which process this is.
     process_count: how many processes share a batch.
   """
   # Another stream than training's, so that no noise is seen in both.
   dataset = grain.MapDataset.source(source).seed(config.seed + 2**31)
   noise = _noise(config, train=False, extra=dict(extra_noise or {}))
+  rows = _rows(len(source), config.batch_size, device_count)
   share = ProcessShare(
-    dataset.random_map(noise), config.batch_size, process_index, process_count
+    dataset.random_map(noise), rows, process_index, process_count
   )
-  return share.batch(config.batch_size // process_count)
+  return share.batch(rows // process_count)
 
 
 def prefetched(
@@ -113,6 +125,11 @@ def prefetched(
       prefetch_buffer_size=config.data.prefetch_batches,
     )
   )
+
+
+def _rows(size: int, batch_size: int, device_count: int) -> int:
+  """Rows of a batch: no more than the split fills, divisible over devices."""
+  return min(batch_size, math.ceil(size / device_count) * device_count)
 
 
 def _noise(config: Any, **kwargs: Any) -> AddNoise:

@@ -1,7 +1,7 @@
 """Evaluation of a classifier over batches; every sample counts once."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jaxtyping import Array
@@ -10,9 +10,11 @@ from rollingq_jax.evaluation.metrics import Sums, add, batch_sums, summarise
 
 Batch = dict[str, Array]
 EvalStep = Callable[[Any, Batch], Sums]
+# The same, as `jax.jit` gives it.
+JittedEvalStep: TypeAlias = jax.stages.Wrapped
 
 
-def make_eval_step(apply_fn: Callable[..., Any]) -> EvalStep:
+def make_eval_step(apply_fn: Callable[..., Any]) -> JittedEvalStep:
   """Jitted (variables, batch) -> sums of metrics, in evaluation mode.
 
   Args:

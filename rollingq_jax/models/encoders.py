@@ -8,7 +8,12 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.layers import XAVIER, TransformerBlock
+from rollingq_jax.models.layers import (
+  XAVIER,
+  BlockConfig,
+  TransformerBlock,
+  layer_norm,
+)
 
 
 class Tokens(NamedTuple):
@@ -25,35 +30,37 @@ class TokenTransformer(nn.Module):
 
   Attributes:
     depth: number of blocks.
-    num_heads: heads of each block.
-    mlp_ratio: hidden width of the blocks' MLPs as a multiple of the width.
-    dtype: computation dtype.
+    block: what the blocks have in common.
+    final_norm: whether the tokens are normalised after the last block; not
+      where blocks over several modalities follow.
   """
 
   depth: int
-  num_heads: int
-  mlp_ratio: int = 4
-  dtype: Any = jnp.float32
+  block: BlockConfig
+  final_norm: bool = True
 
   @nn.compact
   def __call__(
-    self, embedded: Float[Array, "b n d"], mask: Bool[Array, "b n"]
+    self,
+    embedded: Float[Array, "b n d"],
+    mask: Bool[Array, "b n"] | None = None,
   ) -> Tokens:
     """The tokens after the blocks, class token first."""
     batch, length, width = embedded.shape
+    dtype = self.block.dtype
     init = nn.initializers.normal(0.02)
     cls_token = self.param("cls_token", init, (1, 1, width))
     table = self.param("pos_embed", init, (1, length + 1, width))
     cls_token = jnp.broadcast_to(cls_token, (batch, 1, width))
-    x = jnp.concatenate([cls_token.astype(self.dtype), embedded], axis=1)
-    x = x + table.astype(self.dtype)
-    # The class token sees itself even where the whole modality is missing.
-    seen = jnp.concatenate([jnp.ones((batch, 1), bool), mask], axis=1)
+    x = jnp.concatenate([cls_token.astype(dtype), embedded], axis=1)
+    x = x + table.astype(dtype)
+    seen = None if mask is None else see_first(mask)
     for index in range(self.depth):
-      x = TransformerBlock(
-        self.num_heads, self.mlp_ratio, self.dtype, name=f"block{index}"
-      )(x, seen)
-    x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+      x = TransformerBlock(self.block, name=f"block{index}")(x, seen)
+    if self.final_norm:
+      x = layer_norm(self.block, "norm")(x)
+    if mask is None:
+      return Tokens(x, jnp.ones((batch, length + 1), bool))
     present = jnp.any(mask, axis=1, keepdims=True)
     return Tokens(x, jnp.concatenate([present, mask], axis=1))
 
@@ -79,22 +86,21 @@ class SequenceEncoder(nn.Module):
     self,
     x: Float[Array, "b time freq"],
     mask: Bool[Array, "b time"] | None = None,
+    real: Bool[Array, " b"] | None = None,
+    train: bool = False,
   ) -> Tokens:
     """Tokens of a sequence; mask is True where a time step is real."""
+    del real, train
     batch, time, freq = x.shape
-    if mask is None:
-      mask = jnp.ones((batch, time), bool)
     length = math.ceil(time / self.frames_per_token)
     missing = length * self.frames_per_token - time
-    x = jnp.where(mask[..., None], x, 0.0)
+    if mask is not None:
+      x = jnp.where(mask[..., None], x, 0.0)
+      mask = jnp.pad(mask, ((0, 0), (0, missing)))
+      mask = mask.reshape(batch, length, self.frames_per_token).any(axis=2)
     x = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
-    mask = jnp.pad(mask, ((0, 0), (0, missing)))
     x = x.reshape(batch, length, self.frames_per_token * freq)
-    embed = nn.Dense(
-      self.width, kernel_init=XAVIER, dtype=self.dtype, name="embed"
-    )
-    token_mask = mask.reshape(batch, length, self.frames_per_token).any(axis=2)
-    return self.transformer(embed(x), token_mask)
+    return self.transformer(_embed(self.width, self.dtype)(x), mask)
 
 
 class PatchEncoder(nn.Module):
@@ -102,7 +108,7 @@ class PatchEncoder(nn.Module):
 
   Attributes:
     width: token width.
-    transformer: blocks over the tokens.
+    transformer: blocks over the tokens; one position table for all frames.
     patch_size: height and width of a patch in pixels; must divide the frame.
     dtype: computation dtype.
   """
@@ -117,16 +123,79 @@ class PatchEncoder(nn.Module):
     self,
     x: Float[Array, "b frames height width channels"],
     mask: Bool[Array, "b frames"] | None = None,
+    real: Bool[Array, " b"] | None = None,
+    train: bool = False,
   ) -> Tokens:
     """Tokens of the frames; mask is True where a frame is real."""
+    del real, train
     patches = to_patches(x, self.patch_size)
-    if mask is None:
-      mask = jnp.ones(x.shape[:2], bool)
-    embed = nn.Dense(
-      self.width, kernel_init=XAVIER, dtype=self.dtype, name="embed"
+    if mask is not None:
+      mask = jnp.repeat(mask, patches.shape[1] // x.shape[1], axis=1)
+    return self.transformer(_embed(self.width, self.dtype)(patches), mask)
+
+
+class SpectrogramEncoder(nn.Module):
+  """Encoder of a spectrogram, cut as an image of frequency x time.
+
+  Patches come in frequency-major order: all times of the lowest band first.
+  What does not fill a patch at the ends of both axes is left out.
+
+  Attributes:
+    width: token width.
+    transformer: blocks over the tokens.
+    patch_size: frequencies and time steps of a patch.
+    dtype: computation dtype.
+  """
+
+  width: int
+  transformer: TokenTransformer
+  patch_size: tuple[int, int] = (16, 16)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "b time freq"],
+    mask: Bool[Array, "b time"] | None = None,
+    real: Bool[Array, " b"] | None = None,
+    train: bool = False,
+  ) -> Tokens:
+    """Tokens of a spectrogram; mask is True where a time step is real."""
+    del real, train
+    rows, columns = patch_grid(x.shape[2], x.shape[1], self.patch_size)
+    steps = columns * self.patch_size[1]
+    if mask is not None:
+      x = jnp.where(mask[..., None], x, 0.0)
+      mask = mask[:, :steps].reshape(-1, columns, self.patch_size[1]).any(2)
+      mask = jnp.tile(mask, (1, rows))
+    image = x[:, :steps, : rows * self.patch_size[0]].transpose(0, 2, 1)
+    patches = to_patches(image[:, None, ..., None], self.patch_size)
+    return self.transformer(_embed(self.width, self.dtype)(patches), mask)
+
+
+def see_first(mask: Bool[Array, "b n"]) -> Bool[Array, "b n+1"]:
+  """Puts a token before the others that is seen though all are missing.
+
+  Without it a sample that lacks the modality would have a softmax over nothing.
+  """
+  return jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+
+
+def patch_grid(
+  height: int, width: int, patch_size: tuple[int, int]
+) -> tuple[int, int]:
+  """Whole patches along height and width.
+
+  Raises:
+    UserError: an image smaller than one patch.
+  """
+  rows, columns = height // patch_size[0], width // patch_size[1]
+  if not rows or not columns:
+    raise UserError(
+      f"an input of {height} x {width} is smaller than one patch of "
+      f"{patch_size[0]} x {patch_size[1]}; choose a smaller patch_size"
     )
-    per_frame = patches.shape[1] // x.shape[1]
-    return self.transformer(embed(patches), jnp.repeat(mask, per_frame, axis=1))
+  return rows, columns
 
 
 def to_patches(
@@ -147,3 +216,7 @@ def to_patches(
   shape = (batch, frames, height // rows, rows, width // columns, columns)
   x = x.reshape(*shape, channels).transpose(0, 1, 2, 4, 3, 5, 6)
   return x.reshape(batch, -1, rows * columns * channels)
+
+
+def _embed(width: int, dtype: Any) -> nn.Dense:
+  return nn.Dense(width, kernel_init=XAVIER, dtype=dtype, name="embed")

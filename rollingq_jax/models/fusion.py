@@ -45,8 +45,7 @@ class ConcatFusion(nn.Module):
     self, tokens: dict[str, Tokens], train: bool = False
   ) -> tuple[Float[Array, "b c"], None]:
     """Logits of the concatenated class tokens."""
-    features = [t.values[:, 0] for t in tokens.values()]
-    joined = jnp.concatenate(features, axis=-1)
+    joined = jnp.concatenate(list(_class_tokens(tokens).values()), axis=-1)
     return head(self.num_classes, self.dtype, "head")(joined), None
 
 
@@ -67,10 +66,85 @@ class SumFusion(nn.Module):
   ) -> tuple[Float[Array, "b c"], None]:
     """Sum of the logits of the class tokens."""
     logits = [
-      head(self.num_classes, self.dtype, f"head_{name}")(t.values[:, 0])
-      for name, t in tokens.items()
+      head(self.num_classes, self.dtype, f"head_{name}")(x)
+      for name, x in _class_tokens(tokens).items()
     ]
     return jnp.sum(jnp.stack(logits), axis=0), None
+
+
+class FiLMFusion(nn.Module):
+  """One modality scales and shifts the class tokens of the others.
+
+  gamma, beta = W x + b of the conditioning modality's class token x, for each
+  other modality y: gamma y + beta; one linear head on their concatenation.
+  Source: Perez et al., AAAI 2018, on class tokens.
+
+  Attributes:
+    num_classes: number of classes.
+    condition: name of the modality that conditions.
+    dtype: computation dtype.
+  """
+
+  num_classes: int
+  condition: str
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: dict[str, Tokens], train: bool = False
+  ) -> tuple[Float[Array, "b c"], None]:
+    """Logits of the modulated class tokens."""
+    class_tokens = _class_tokens(tokens)
+    features, others = _conditioned(class_tokens, self.condition)
+    width = others[0].shape[-1]
+    modulation = nn.Dense(
+      2 * width * len(others),
+      kernel_init=XAVIER,
+      dtype=self.dtype,
+      name="modulation",
+    )(features)
+    parts = jnp.split(modulation, 2 * len(others), axis=-1)
+    modulated = [
+      gamma * y + beta
+      for gamma, beta, y in zip(parts[::2], parts[1::2], others, strict=True)
+    ]
+    joined = jnp.concatenate(modulated, axis=-1)
+    return head(self.num_classes, self.dtype, "head")(joined), None
+
+
+class GatedFusion(nn.Module):
+  """A sigmoid gate of one modality on the projections of the others.
+
+  sigmoid(W_x x) * (W_y y) for each other modality y; one linear head on their
+  concatenation. Source: Kiela et al., AAAI 2018.
+
+  Attributes:
+    num_classes: number of classes.
+    condition: name of the modality that gates.
+    width: of the projections.
+    dtype: computation dtype.
+  """
+
+  num_classes: int
+  condition: str
+  width: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: dict[str, Tokens], train: bool = False
+  ) -> tuple[Float[Array, "b c"], None]:
+    """Logits of the gated projections."""
+    projected = {
+      name: nn.Dense(
+        self.width, kernel_init=XAVIER, dtype=self.dtype, name=f"project_{name}"
+      )(x)
+      for name, x in _class_tokens(tokens).items()
+    }
+    gate, others = _conditioned(projected, self.condition)
+    gated = [nn.sigmoid(gate) * y for y in others]
+    joined = jnp.concatenate(gated, axis=-1)
+    return head(self.num_classes, self.dtype, "head")(joined), None
 
 
 class AttentionFusion(nn.Module):
@@ -111,3 +185,15 @@ class AttentionFusion(nn.Module):
       name="attention",
     )(cls_token, tokens, train)
     return head(self.num_classes, self.dtype, "head")(output), aux
+
+
+def _class_tokens(tokens: dict[str, Tokens]) -> dict[str, Array]:
+  return {name: t.values[:, 0] for name, t in tokens.items()}
+
+
+def _conditioned(
+  features: dict[str, Array], condition: str
+) -> tuple[Float[Array, "b d"], list[Float[Array, "b d"]]]:
+  """Features of the conditioning modality, and those of the others."""
+  others = [x for name, x in features.items() if name != condition]
+  return features[condition], others

@@ -1,6 +1,6 @@
 """Pre-norm Transformer blocks over masked tokens."""
 
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,32 +9,38 @@ from jaxtyping import Array, Bool, Float
 
 XAVIER = nn.initializers.xavier_normal()
 
+Gelu: TypeAlias = Literal["exact", "tanh"]
 
-def scaled_attention(
-  query: Float[Array, "b q h d"],
-  key: Float[Array, "b n h d"],
-  value: Float[Array, "b n h d"],
-  mask: Bool[Array, "b #h #q n"] | None = None,
-  **unused: Any,
-) -> Float[Array, "b q h d"]:
-  """softmax(q k^T / sqrt(d)) v, by a fused kernel where the backend has one.
 
-  The signature is that of linen's `attention_fn`; dropout of attention
-  weights inside encoder blocks is not supported.
-  """
-  del unused
-  return jax.nn.dot_product_attention(query, key, value, mask=mask)
+class BlockConfig(NamedTuple):
+  """What all blocks of a Transformer have in common."""
+
+  # Heads of the self-attention; must divide the width.
+  num_heads: int
+  # Hidden width of the MLP as a multiple of the width.
+  mlp_ratio: int = 4
+  # 1e-6 in ViT, timm and the authors' models; 1e-12 in Hugging Face's ViT.
+  norm_eps: float = 1e-6
+  # exact: x Phi(x), by erf. tanh: the approximation of the original ViT.
+  gelu: Gelu = "exact"
+  # Kernel of the attention: None lets XLA choose, "cudnn" is NVIDIA's fused
+  # one, for half precision.
+  attention_kernel: Literal["xla", "cudnn"] | None = None
+  # Computation; parameters, norms and softmax are float32.
+  dtype: Any = jnp.float32
 
 
 class MLP(nn.Module):
-  """Two dense layers with the exact GELU between them.
+  """Two dense layers with a GELU between them.
 
   Attributes:
     ratio: hidden width as a multiple of the input's.
+    gelu: see `BlockConfig`.
     dtype: computation dtype; parameters are float32.
   """
 
   ratio: int = 4
+  gelu: Gelu = "exact"
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -42,7 +48,7 @@ class MLP(nn.Module):
     """The layers applied to each token."""
     width = x.shape[-1]
     x = nn.Dense(width * self.ratio, kernel_init=XAVIER, dtype=self.dtype)(x)
-    x = nn.gelu(x, approximate=False)
+    x = nn.gelu(x, approximate=self.gelu == "tanh")
     return nn.Dense(width, kernel_init=XAVIER, dtype=self.dtype)(x)
 
 
@@ -50,26 +56,54 @@ class TransformerBlock(nn.Module):
   """x + attention(norm(x)), then x + MLP(norm(x)).
 
   Attributes:
-    num_heads: heads of the self-attention; must divide the width.
-    mlp_ratio: hidden width of the MLP as a multiple of the width.
-    dtype: computation dtype; norms and softmax are float32.
+    config: heads, widths, norms and kernels.
   """
 
-  num_heads: int
-  mlp_ratio: int = 4
-  dtype: Any = jnp.float32
+  config: BlockConfig
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]
+    self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None
   ) -> Float[Array, "b n d"]:
     """The block applied; masked tokens are not attended to."""
-    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
+    config = self.config
+    y = layer_norm(config)(x)
     x = x + nn.MultiHeadDotProductAttention(
-      num_heads=self.num_heads,
+      num_heads=config.num_heads,
       kernel_init=XAVIER,
-      dtype=self.dtype,
-      attention_fn=scaled_attention,
-    )(y, mask=mask[:, None, None, :])
-    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype)(x)
-    return x + MLP(self.mlp_ratio, dtype=self.dtype)(y)
+      dtype=config.dtype,
+      attention_fn=self._attention,
+    )(y, mask=None if mask is None else mask[:, None, None, :])
+    y = layer_norm(config)(x)
+    return x + MLP(config.mlp_ratio, config.gelu, config.dtype)(y)
+
+  def _attention(
+    self,
+    query: Float[Array, "b q h d"],
+    key: Float[Array, "b n h d"],
+    value: Float[Array, "b n h d"],
+    mask: Bool[Array, "b #h #q n"] | None = None,
+    **unused: Any,
+  ) -> Float[Array, "b q h d"]:
+    """softmax(q k^T / sqrt(d)) v, with the signature of linen's attention_fn.
+
+    Dropout of attention weights inside encoder blocks is not supported.
+    """
+    del unused
+    return jax.nn.dot_product_attention(
+      query,
+      key,
+      value,
+      mask=mask,
+      implementation=self.config.attention_kernel,
+    )
+
+
+def layer_norm(config: BlockConfig, name: str | None = None) -> nn.LayerNorm:
+  """Layer norm whose variance is exact where the mean is large."""
+  return nn.LayerNorm(
+    epsilon=config.norm_eps,
+    dtype=config.dtype,
+    use_fast_variance=False,
+    name=name,
+  )

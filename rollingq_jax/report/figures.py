@@ -61,7 +61,7 @@ def _draw_loss(axis: Any, run: RunFiles) -> None:
     *_series(run, "validation", "loss"),
     color=INK,
     linestyle="--",
-    label="validation, fusion alone",
+    label=f"{run.selection}, fusion alone",
   )
   axis.set_title("loss")
   axis.set_ylim(bottom=0)
@@ -73,7 +73,7 @@ def _draw_accuracy(axis: Any, run: RunFiles) -> None:
     *_series(run, "validation", "accuracy"),
     color=INK,
     linestyle="--",
-    label="validation",
+    label=run.selection,
   )
   for name, colour in zip(run.modalities, COLOURS, strict=False):
     epochs, values = _series(run, "validation", f"probe/{name}")

@@ -15,6 +15,7 @@ class RunFiles(NamedTuple):
 
   config: dict[str, Any]
   # Lines of metrics.jsonl by split; test holds all conditions, plain first.
+  # `validation` holds the lines after each epoch, of whichever split.
   metrics: dict[str, list[Line]]
   # Lines of rollingq.jsonl; empty without an attention that can be rolled.
   windows: list[Line]
@@ -23,6 +24,11 @@ class RunFiles(NamedTuple):
   def modalities(self) -> list[str]:
     """In the model's order."""
     return self.config["modalities"]
+
+  @property
+  def selection(self) -> str:
+    """Split that was evaluated after each epoch."""
+    return self.config["evaluation"]["selection_split"]
 
   @property
   def rotations(self) -> list[Line]:
@@ -41,7 +47,8 @@ def read_run(workdir: Path) -> RunFiles:
       raise UserError(f"{workdir} has no {name}; expected the workdir of a run")
   metrics: dict[str, list[Line]] = {"train": [], "validation": [], "test": []}
   for line in read_lines(workdir / "metrics.jsonl"):
-    metrics[line["split"]].append(line)
+    split = line["split"]
+    metrics["validation" if split == "test_each_epoch" else split].append(line)
   try:
     config = json.loads((workdir / "config.json").read_text())
   except json.JSONDecodeError as error:

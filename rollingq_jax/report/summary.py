@@ -26,7 +26,7 @@ def rolling_table(run: RunFiles) -> Table:
   """Each rotation, and validation before the first and at the end."""
   first = run.modalities[0]
   table = Table(title="What RollingQ did", title_justify="left")
-  for name in ("", "AIR", f"{first} share", "validation", "angle"):
+  for name in ("", "AIR", f"{first} share", run.selection, "angle"):
     table.add_column(name, justify="left" if not name else "right")
   for number, window in enumerate(run.rotations, start=1):
     table.add_row(
@@ -62,7 +62,9 @@ def test_table(run: RunFiles) -> Table:
   table.add_row("accuracy", _percent(plain))
   table.add_row("macro F1", f"{100 * plain['macro_f1']:.1f} %")
   for name in run.modalities:
-    table.add_row(f"probe on {name}", _percent(plain, f"probe/{name}"))
+    # A single modality has no probe besides its own head.
+    if f"probe/{name}" in plain:
+      table.add_row(f"probe on {name}", _percent(plain, f"probe/{name}"))
   first = run.modalities[0]
   if f"air/{first}" in plain:
     _add_attention_rows(table, plain, first)

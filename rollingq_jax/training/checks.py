@@ -1,10 +1,11 @@
 """Values of the right type that no run can have, found before it starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.classifier import ENCODERS, FUSIONS, ROLLABLE
+from rollingq_jax.models.build import ENCODERS, FUSIONS, ROLLABLE
+from rollingq_jax.pretrained.load import FORMATS
 
 # Parameters that the test split may be evaluated with.
 TESTED = ("last", "best")
@@ -34,6 +35,7 @@ CHECKS: dict[str, Check] = {
   "check_every_steps": at_least(1),
   "data.num_threads": at_least(0),
   "data.prefetch_batches": at_least(0),
+  "data.synthetic_size": at_least(1),
   "data.num_frames": (
     (lambda x: x is None or x >= 1),
     "a number of at least 1, or unset",
@@ -44,6 +46,15 @@ CHECKS: dict[str, Check] = {
   "model.width": at_least(1),
   "model.depth": at_least(0),
   "model.mlp_ratio": at_least(1),
+  "model.norm_eps": at_least(0),
+  "model.gelu": one_of("exact", "tanh"),
+  "model.attention_kernel": (
+    (lambda x: x in (None, "xla", "cudnn")),
+    "xla, cudnn, or unset",
+  ),
+  "model.bottleneck.depth": at_least(0),
+  "model.bottleneck.num_tokens": at_least(1),
+  "model.bottleneck.num_heads": at_least(1),
   "model.attention.num_heads": at_least(1),
   "model.attention.dropout": (
     (lambda x: 0 <= x < 1),
@@ -56,22 +67,29 @@ CHECKS: dict[str, Check] = {
   "optimizer.clip_norm": at_least(0),
   "optimizer.warmup_epochs": at_least(0),
   "checkpoint.max_to_keep": at_least(1),
+  "pretrained.format": one_of(*FORMATS),
+  "pretrained.channels": one_of("mean", "sum"),
+  "pretrained.resize": one_of("bicubic", "bilinear"),
   "evaluation.checkpoint": one_of(*TESTED),
+  "evaluation.selection_split": one_of("validation", "test"),
   "evaluation.noise_levels": (
     (lambda x: all(0 <= level <= 1 for level in x)),
     "levels from 0 to 1",
   ),
 }
 
-ENCODER_FIELDS: dict[str, tuple[str, Check]] = {
-  "sequence": ("frames_per_token", at_least(1)),
-  "patches": (
-    "patch_size",
-    (
-      (lambda x: len(x) == 2 and min(x) >= 1),
-      "a height and a width of at least 1",
-    ),
+PATCH_SIZE: tuple[str, Check] = (
+  "patch_size",
+  (
+    (lambda x: len(x) == 2 and min(x) >= 1),
+    "a height and a width of at least 1",
   ),
+)
+ENCODER_FIELDS: dict[str, tuple[tuple[str, Check], ...]] = {
+  "sequence": (("frames_per_token", at_least(1)),),
+  "patches": (PATCH_SIZE,),
+  "spectrogram": (PATCH_SIZE,),
+  "resnet18": (),
 }
 
 
@@ -81,17 +99,35 @@ def check_config(config: Any) -> None:
     _check(path, _get(config, path), check)
   for name in config.modalities:
     _check_encoder(config.model, name)
-  if config.model.width % config.model.num_heads:
-    raise UserError(
-      f"config.model.width {config.model.width} is not a multiple of "
-      f"config.model.num_heads {config.model.num_heads}"
-    )
+  _check_heads(config.model)
+  _check_known(config, "pretrained.modalities", config.pretrained.modalities)
+  condition = config.model.condition
+  if condition is not None:
+    _check_known(config, "model.condition", (condition,))
   if config.rollingq.enabled and config.model.fusion not in ROLLABLE:
     raise UserError(
       f"config.rollingq.enabled is True but config.model.fusion "
       f"{config.model.fusion!r} has no query to roll; use a fusion of "
       f"{', '.join(ROLLABLE)} or --config.rollingq.enabled=False"
     )
+
+
+def _check_known(config: Any, path: str, names: Sequence[str]) -> None:
+  for name in names:
+    if name not in config.modalities:
+      raise UserError(
+        f"config.{path} names {name!r}; expected one of config.modalities "
+        f"{', '.join(config.modalities)}"
+      )
+
+
+def _check_heads(model: Any) -> None:
+  for path in ("num_heads", "bottleneck.num_heads"):
+    if model.width % _get(model, path):
+      raise UserError(
+        f"config.model.width {model.width} is not a multiple of "
+        f"config.model.{path} {_get(model, path)}"
+      )
 
 
 def _check_encoder(model: Any, name: str) -> None:
@@ -103,12 +139,12 @@ def _check_encoder(model: Any, name: str) -> None:
     )
   encoder = model.encoders[name]
   _check(f"{path}.kind", encoder.kind, one_of(*ENCODERS))
-  field, check = ENCODER_FIELDS[encoder.kind]
-  if field not in encoder:
-    raise UserError(
-      f"config.{path} of kind {encoder.kind!r} needs the field {field}"
-    )
-  _check(f"{path}.{field}", encoder[field], check)
+  for field, check in ENCODER_FIELDS[encoder.kind]:
+    if field not in encoder:
+      raise UserError(
+        f"config.{path} of kind {encoder.kind!r} needs the field {field}"
+      )
+    _check(f"{path}.{field}", encoder[field], check)
 
 
 def _check(path: str, value: Any, check: Check) -> None:

@@ -20,6 +20,7 @@ def opening_lines(run: Run, state: TrainState) -> list[str]:
     f"model: {run.config.model.fusion}, {parameters:,} parameters; "
     f"{run.mesh.size} {jax.default_backend()} device(s)",
   ]
+  lines += run.notes
   if int(state.step):
     lines.append(f"resuming after step {int(state.step)}")
   return lines
@@ -32,6 +33,7 @@ def epoch_line(
   validation: dict[str, float],
   modalities: tuple[str, ...],
   rotations: int,
+  selection: str = "validation",
 ) -> str:
   """One line an epoch: loss, accuracy, probes, AIR, share, rolled or not.
 
@@ -39,19 +41,22 @@ def epoch_line(
     epoch: counted from 0; shown from 1.
     total_epochs: epochs of the run.
     trained: metrics over the epoch's training batches.
-    validation: metrics of the validation split at its end.
+    validation: metrics of the selection split at its end.
     modalities: in the model's order; AIR and share are those of the first.
     rotations: heads rolled at the end of this epoch.
+    selection: name of the selection split.
   """
   first = modalities[0]
   probes = " ".join(
-    f"{name} {100 * validation[f'probe/{name}']:4.1f}" for name in modalities
+    f"{name} {100 * validation[f'probe/{name}']:4.1f}"
+    for name in modalities
+    if f"probe/{name}" in validation
   )
   parts = [
     f"epoch {epoch + 1:3d}/{total_epochs}",
     f"loss {trained['loss']:6.3f}",
-    f"validation {100 * validation['accuracy']:4.1f} %",
-    f"probes {probes}",
+    f"{selection} {100 * validation['accuracy']:4.1f} %",
+    *([f"probes {probes}"] if probes else []),
   ]
   if f"air/{first}" in trained:
     parts += [

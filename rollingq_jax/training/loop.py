@@ -1,6 +1,6 @@
 """The train loop: steps, rolling windows, epochs, checkpoints, test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import jax
 
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.errors import UserError
+from rollingq_jax.rolling import RollingQInfo
 from rollingq_jax.training.checkpoint import Checkpoints
 from rollingq_jax.training.console import Screen
 from rollingq_jax.training.lines import (
@@ -28,6 +29,10 @@ from rollingq_jax.training.windows import (
   roll_layers,
 )
 
+# Name of the split in the lines written after each epoch. Those of the test
+# split proper are another thing: they are written once.
+EPOCH_LINES = {"validation": "validation", "test": "test_each_epoch"}
+
 
 class Outputs(NamedTuple):
   """Where a run's results go."""
@@ -41,7 +46,7 @@ def train_and_evaluate(
   config: Any,
   workdir: Path,
   stop: StopRequest,
-  on_ready: Callable[[], None] | None = None,
+  on_ready: Callable[[Run, TrainState], Sequence[str]] | None = None,
 ) -> bool:
   """Trains to the end, or goes on from the newest checkpoint, then tests.
 
@@ -50,7 +55,7 @@ def train_and_evaluate(
     workdir: folder of the run; see the README for what it will hold.
     stop: when true, the run saves between two steps and returns.
     on_ready: called once config and data can be used, before anything is
-      written.
+      written; what it returns is said after the opening lines.
 
   Returns:
     Whether the run is complete; False if it was stopped.
@@ -60,8 +65,7 @@ def train_and_evaluate(
       that is not finite.
   """
   run, state = prepare(config)
-  if on_ready is not None:
-    on_ready()
+  remarks = () if on_ready is None else on_ready(run, state)
   is_main = jax.process_index() == 0
   iterator = iter(prefetched(run.batches, config))
   lines: list[str] = []
@@ -74,7 +78,7 @@ def train_and_evaluate(
       RunLog(workdir, first, is_main) as log,
       Screen(run.total_steps, first, is_main) as screen,
     ):
-      for line in [*lines, *opening_lines(run, state)]:
+      for line in [*lines, *opening_lines(run, state), *remarks]:
         screen.say(line)
       outputs = Outputs(checkpoints, log, screen)
       state = train(run, state, iterator, outputs, stop)
@@ -116,14 +120,13 @@ def end_window(
   run: Run, state: TrainState, step: int, outputs: Outputs
 ) -> TrainState:
   """Closes the rolling window of every attention and writes its lines."""
-  collection = state.rollingq
-  may_roll = run.plan.may_roll(step)
-  enabled = run.config.rollingq.enabled
-  if run.config.rollingq.means == "second_pass" and enabled and may_roll:
+  hyper = hyper_parameters(run.config, may_roll=run.plan.may_roll(step))
+  rolled, infos = roll_layers(state.rollingq, **hyper)
+  if run.config.rollingq.means == "second_pass" and _any_rolled(infos):
+    # Whether to roll is a matter of AIR alone, where to of the means.
     window = run.batches[step - run.plan.length : step]
     collection = run.second_pass(state.variables, on_device(run, window))
-  hyper = hyper_parameters(run.config, may_roll=may_roll)
-  rolled, infos = roll_layers(collection, **hyper)
+    rolled, infos = roll_layers(collection, **hyper)
   lines = window_lines(run, state, infos, step)
   for line in lines:
     outputs.log.window(line)
@@ -149,9 +152,10 @@ def end_epoch(
   check_finite(state, outputs.checkpoints)
   config, epoch = run.config, step // run.steps_per_epoch - 1
   trained = train_metrics(state, tuple(config.modalities))
-  validation = evaluate_split(run, state, "validation")
+  selection = config.evaluation.selection_split
+  validation = evaluate_split(run, state, selection)
   outputs.log.metrics(step, epoch, "train", trained)
-  outputs.log.metrics(step, epoch, "validation", validation)
+  outputs.log.metrics(step, epoch, EPOCH_LINES[selection], validation)
   outputs.screen.say(
     epoch_line(
       epoch,
@@ -160,6 +164,7 @@ def end_epoch(
       validation,
       tuple(config.modalities),
       int(state.epoch_sums["rotations"]),
+      selection,
     )
   )
   state = _replace(state, epoch_sums=zero_sums(tuple(config.modalities)))
@@ -192,6 +197,10 @@ def test(
   for extra, metrics in results:
     noise = {f"extra_noise/{name}": level for name, level in extra.items()}
     outputs.log.metrics(run.total_steps, epoch, "test", noise | metrics)
+
+
+def _any_rolled(infos: dict[str, RollingQInfo]) -> bool:
+  return any(bool(info.rolled.any()) for info in infos.values())
 
 
 def check_finite(state: TrainState, checkpoints: Checkpoints) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from rollingq_jax.errors import UserError
@@ -18,8 +19,24 @@ def make_schedule(
   """Learning rate of each step.
 
   `cosine`: linear from 0 over the warm-up, then half a cosine down to 0 at
-  the last step. `constant`: the same warm-up, then constant.
+  the last step. `constant`: the same warm-up, then constant. With
+  `extra_step_per_epoch` the schedule moves on by one more after each epoch.
   """
+  schedule = _schedule(optimizer, steps_per_epoch, total_steps)
+  if not optimizer.extra_step_per_epoch:
+    return schedule
+
+  def stepped(count: Any) -> Any:
+    position = count + count // steps_per_epoch
+    # Past its end a cosine comes up again as it went down.
+    return schedule(total_steps - jnp.abs(total_steps - position))
+
+  return stepped
+
+
+def _schedule(
+  optimizer: Any, steps_per_epoch: int, total_steps: int
+) -> optax.Schedule:
   peak = optimizer.learning_rate
   warmup = int(optimizer.warmup_epochs * steps_per_epoch)
   start = 0.0 if warmup else peak

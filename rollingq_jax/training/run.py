@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import grain
 import jax
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from rollingq_jax.data import (
@@ -16,12 +17,13 @@ from rollingq_jax.data import (
 )
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.evaluation import evaluate, make_eval_step
-from rollingq_jax.evaluation.evaluate import EvalStep
+from rollingq_jax.evaluation.evaluate import JittedEvalStep
 from rollingq_jax.models import build_model
+from rollingq_jax.pretrained import load_weights
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
 from rollingq_jax.training.sharding import make_mesh, put_batch
-from rollingq_jax.training.state import TrainState, init_state
+from rollingq_jax.training.state import TrainState, init_state, with_variables
 from rollingq_jax.training.step import TrainStep, make_train_step
 from rollingq_jax.training.windows import (
   SecondPass,
@@ -41,8 +43,11 @@ class Run(NamedTuple):
   steps_per_epoch: int
   total_steps: int
   plan: WindowPlan
+  model: nn.Module
+  # What is to be said of the weights that it starts from.
+  notes: tuple[str, ...]
   train_step: TrainStep
-  eval_step: EvalStep
+  eval_step: JittedEvalStep
   second_pass: SecondPass
 
 
@@ -64,36 +69,71 @@ def prepare(
   batches = training_batches(
     dataset.splits["train"],
     config,
+    device_count=mesh.size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
   per_epoch = math.ceil(len(dataset.splits["train"]) / config.batch_size)
-  total_steps = config.total_epochs * per_epoch
-  schedule = make_schedule(config.optimizer, per_epoch, total_steps)
+  return make_run(config, dataset, batches, per_epoch, mesh)
+
+
+def make_run(
+  config: Any,
+  dataset: Dataset,
+  batches: grain.MapDataset,
+  steps_per_epoch: int,
+  mesh: Mesh,
+) -> tuple[Run, TrainState]:
+  """Model, optimizer and compiled functions for data that is there.
+
+  Args:
+    config: as in configs/base.py.
+    dataset: splits to evaluate on.
+    batches: endless training batches, of this process.
+    steps_per_epoch: batches of an epoch.
+    mesh: devices of all processes.
+
+  Raises:
+    UserError: a config or weights that cannot be used.
+  """
+  total_steps = config.total_epochs * steps_per_epoch
+  schedule = make_schedule(config.optimizer, steps_per_epoch, total_steps)
   tx = make_optimizer(config.optimizer, schedule)
   model = build_model(config)
+  batch = put_batch(_first(batches), mesh)
+  modalities = tuple(config.modalities)
   state = init_state(
-    model,
-    tx,
-    put_batch(_first(batches), mesh),
-    seed=config.seed,
-    modalities=tuple(config.modalities),
-    mesh=mesh,
+    model, tx, batch, seed=config.seed, modalities=modalities, mesh=mesh
   )
+  state, notes = _start_from_weights(config, state, batch)
   shardings = jax.tree.map(lambda x: x.sharding, state)
   run = Run(
     config=config,
     dataset=dataset,
     mesh=mesh,
     batches=batches,
-    steps_per_epoch=per_epoch,
+    steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
-    plan=make_plan(config, per_epoch, total_steps),
+    plan=make_plan(config, steps_per_epoch, total_steps),
+    model=model,
+    notes=notes,
     train_step=make_train_step(model, tx, shardings),
     eval_step=make_eval_step(model.apply),
-    second_pass=make_second_pass(model),
+    second_pass=make_second_pass(model, config.rollingq.mean_over),
   )
   return run, state
+
+
+def _start_from_weights(
+  config: Any, state: TrainState, batch: Mapping[str, Any]
+) -> tuple[TrainState, tuple[str, ...]]:
+  """The state with the weights that the config names, and notes on them."""
+  if config.pretrained.file is None:
+    return state, ()
+  shapes = {name: batch[name].shape[1:] for name in config.modalities}
+  made = load_weights(config, state.variables, shapes)
+  summary = f"weights: {config.pretrained.file}, {made.summary()}"
+  return with_variables(state, made.values), (summary, *made.format.notes)
 
 
 def evaluate_split(
@@ -107,6 +147,7 @@ def evaluate_split(
     run.dataset.splits[split],
     run.config,
     extra_noise=extra_noise,
+    device_count=run.mesh.size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

@@ -1,15 +1,18 @@
 """The train state: everything a run needs to go on, in one pytree."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from rollingq_jax.pretrained.rules import path_name
 from rollingq_jax.training.sharding import replicated
 
 
@@ -99,3 +102,22 @@ def init_state(
   shapes = jax.eval_shape(init, rng, batch)
   shardings = jax.tree.map(lambda _: replicated(mesh), shapes)
   return jax.jit(init, out_shardings=shardings)(rng, batch)
+
+
+def with_variables(
+  state: TrainState, values: Mapping[str, np.ndarray]
+) -> TrainState:
+  """The state with some variables replaced, where they lie.
+
+  Args:
+    state: of any sharding; it is kept.
+    values: by path, such as params/fusion/head/kernel.
+  """
+
+  def replace(path: tuple[Any, ...], old: Array) -> Array:
+    name = path_name(path)
+    return jax.device_put(values[name], old.sharding) if name in values else old
+
+  return state.replace(
+    **jax.tree_util.tree_map_with_path(replace, state.variables)
+  )

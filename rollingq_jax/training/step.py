@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from rollingq_jax.models.classifier import ClassifierOutput
 from rollingq_jax.training.state import TrainState
 
 Batch = dict[str, Array]
-TrainStep = Callable[[TrainState, Batch], TrainState]
+# (state, batch) -> state.
+TrainStep: TypeAlias = jax.stages.Wrapped
 
 
 def total_loss(output: ClassifierOutput, batch: Batch) -> Float[Array, ""]:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
 
@@ -12,12 +13,14 @@ from rollingq_jax.errors import UserError
 from rollingq_jax.rolling import (
   RollingQInfo,
   RollingQState,
+  Scalar,
   maybe_roll,
   reset_window,
 )
 from rollingq_jax.rotation import RotationMethod
 
 MEANS = ("running", "second_pass")
+MEAN_OVER = ("samples", "batches")
 AIR_OVER = ("window", "last_batch")
 
 SecondPass = Callable[[Any, Iterable[dict[str, Array]]], Any]
@@ -28,7 +31,7 @@ class WindowPlan(NamedTuple):
 
   length: int
   first_rolling_step: int
-  total_steps: int
+  last_rolling_step: int
 
   def ends(self, step: int) -> bool:
     """Whether a window ends when `step` steps are finished."""
@@ -37,9 +40,9 @@ class WindowPlan(NamedTuple):
   def may_roll(self, step: int) -> bool:
     """Whether the window that ends here may roll.
 
-    Not before the start epoch, and not when no step follows.
+    Not before the start epoch, nor, as a rule, when no step follows.
     """
-    return self.first_rolling_step < step < self.total_steps
+    return self.first_rolling_step < step <= self.last_rolling_step
 
 
 def make_plan(
@@ -56,7 +59,7 @@ def make_plan(
   return WindowPlan(
     length=steps_per_epoch if length is None else length,
     first_rolling_step=rollingq.start_epoch * steps_per_epoch,
-    total_steps=total_steps,
+    last_rolling_step=total_steps - (not rollingq.roll_at_end),
   )
 
 
@@ -89,8 +92,14 @@ def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
   """
   rollingq = config.rollingq
   limit = None if rollingq.max_rotations < 0 else rollingq.max_rotations
+  beta = np.float32(rollingq.beta)
+  if rollingq.strict_threshold:
+    # AIR > beta is AIR >= the next float32.
+    beta = np.nextafter(beta, np.float32(np.inf))
+    # A backend may take what is smaller for zero.
+    beta = max(beta, np.finfo(np.float32).tiny)
   return {
-    "beta": float(rollingq.beta),
+    "beta": float(beta),
     "rho": float(rollingq.rho),
     "max_rotations": limit if rollingq.enabled and may_roll else 0,
     "patience": rollingq.patience,
@@ -104,11 +113,15 @@ def reset_layers(collection: Any) -> Any:
   return jax.tree.map(reset_window, collection, is_leaf=_is_state)
 
 
-def make_second_pass(model: nn.Module) -> SecondPass:
+def make_second_pass(model: nn.Module, mean_over: str) -> SecondPass:
   """(variables, batches) -> collection with the means of a second pass.
 
   The means come from a pass in evaluation mode with the weights as they are
   now; the cosines, hence AIR, stay those of training.
+
+  Args:
+    model: the classifier.
+    mean_over: `samples`, or `batches` for the mean of batch means.
   """
 
   @jax.jit
@@ -119,14 +132,31 @@ def make_second_pass(model: nn.Module) -> SecondPass:
     return updates["rollingq"]
 
   def second_pass(variables: Any, batches: Iterable[dict[str, Array]]) -> Any:
-    measured = reset_layers(variables["rollingq"])
-    for batch in batches:
-      measured = measure({**variables, "rollingq": measured}, batch)
+    empty = means = reset_layers(variables["rollingq"])
+    for count, batch in enumerate(batches, start=1):
+      start = means if mean_over == "samples" else empty
+      measured = measure({**variables, "rollingq": start}, batch)
+      if mean_over == "batches":
+        measured = _mean_with(means, measured, 1.0 / count)
+      means = measured
     return jax.tree.map(
-      _with_means, variables["rollingq"], measured, is_leaf=_is_state
+      _with_means, variables["rollingq"], means, is_leaf=_is_state
     )
 
   return second_pass
+
+
+@jax.jit
+def _mean_with(means: Any, new: Any, share: Scalar) -> Any:
+  """Moves the means of every attention towards a new batch's by its share."""
+
+  def mix(state: RollingQState, new: RollingQState) -> RollingQState:
+    return state._replace(
+      query_mean=state.query_mean + share * (new.query_mean - state.query_mean),
+      key_means=state.key_means + share * (new.key_means - state.key_means),
+    )
+
+  return jax.tree.map(mix, means, new, is_leaf=_is_state)
 
 
 def _with_means(trained: RollingQState, measured: RollingQState):
@@ -155,6 +185,7 @@ def _check(rollingq: Any, total_steps: int) -> None:
     "window_steps": rollingq.window_steps is None
     or 1 <= rollingq.window_steps <= total_steps,
     "means": rollingq.means in MEANS,
+    "mean_over": rollingq.mean_over in MEAN_OVER,
     "air": rollingq.air in AIR_OVER,
     "method": rollingq.method in ("plane", "procrustes"),
   }
@@ -163,6 +194,7 @@ def _check(rollingq: Any, total_steps: int) -> None:
     "patience": "at least 1",
     "window_steps": f"1 to {total_steps}, or unset for one window an epoch",
     "means": f"one of {', '.join(MEANS)}",
+    "mean_over": f"one of {', '.join(MEAN_OVER)}",
     "air": f"one of {', '.join(AIR_OVER)}",
     "method": "plane or procrustes",
   }

@@ -42,22 +42,27 @@ def test_an_epoch_of_training_has_every_sample_once_on_any_process_count(
   source = numbered_source(size)
   shares = [
     training_batches(
-      source, config, process_index=index, process_count=processes
+      source,
+      config,
+      device_count=processes,
+      process_index=index,
+      process_count=processes,
     )
     for index in range(processes)
   ]
-  whole = training_batches(source, config)
+  whole = training_batches(source, config, device_count=processes)
+  rows = min(batch_size, -(-size // processes) * processes)
   steps = -(-size // batch_size)
   for epoch in range(2):
     batches = [whole[epoch * steps + i] for i in range(steps)]
     assert sorted(_real(batches)) == list(range(size))
-    assert sum(len(b["mask"]) for b in batches) == steps * batch_size
+    assert sum(len(b["mask"]) for b in batches) == steps * rows
     # Padding fills the end of the last batch alone.
     mask = np.concatenate([b["mask"] for b in batches])
     assert mask[:size].all()
     for i, batch in enumerate(batches):
       parts = [share[epoch * steps + i] for share in shares]
-      assert {len(part["label"]) for part in parts} == {per_process}
+      assert {len(part["label"]) for part in parts} == {rows // processes}
       _assert_same(_joined(parts), batch)
 
 
@@ -68,10 +73,15 @@ def test_evaluation_has_every_sample_once_in_order_on_any_process_count(
   batch_size = per_process * processes
   config = pipeline_config(batch_size)
   source = numbered_source(size)
-  whole = evaluation_batches(source, config)
+  whole = evaluation_batches(source, config, device_count=processes)
+  rows = min(batch_size, -(-size // processes) * processes)
   shares = [
     evaluation_batches(
-      source, config, process_index=index, process_count=processes
+      source,
+      config,
+      device_count=processes,
+      process_index=index,
+      process_count=processes,
     )
     for index in range(processes)
   ]
@@ -79,7 +89,7 @@ def test_evaluation_has_every_sample_once_in_order_on_any_process_count(
   assert {len(share) for share in [whole, *shares]} == {steps}
   batches = [whole[i] for i in range(steps)]
   assert list(_real(batches)) == list(range(size))
-  assert sum(len(b["mask"]) for b in batches) == steps * batch_size
+  assert sum(len(b["mask"]) for b in batches) == steps * rows
   for i, batch in enumerate(batches):
     _assert_same(_joined([share[i] for share in shares]), batch)
 

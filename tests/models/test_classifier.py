@@ -18,10 +18,19 @@ CASES = [
   ("unimodal", ("visual",)),
   *(
     (fusion, modalities)
-    for fusion in ("sum", "concat", "uniform", "attention")
+    for fusion in (
+      "sum",
+      "concat",
+      "film",
+      "gated",
+      "uniform",
+      "attention",
+      "mbt",
+    )
     for modalities in (("audio", "visual"), ("audio", "visual", "text"))
   ),
 ]
+ATTENDING = ("uniform", "attention", "mbt")
 every_model = pytest.mark.parametrize(("fusion", "modalities"), CASES)
 
 
@@ -31,8 +40,14 @@ def _config(fusion, modalities, dtype="float32"):
     "text": {"kind": "sequence", "frames_per_token": 1},
     "visual": {"kind": "patches", "patch_size": (4, 4)},
   }
+  is_mbt = fusion == "mbt"
   model = {
-    "fusion": fusion,
+    "fusion": "attention" if is_mbt else fusion,
+    "condition": None,
+    "bottleneck": {"depth": 2 * is_mbt, "num_tokens": 2, "num_heads": 1},
+    "norm_eps": 1e-6,
+    "gelu": "exact",
+    "attention_kernel": None,
     "dtype": dtype,
     "width": WIDTH,
     "depth": 1,
@@ -73,17 +88,20 @@ def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
   output = model.apply(variables, _batch())
   assert output.logits.shape == (BATCH, CLASSES)
   assert output.logits.dtype == jnp.float32
-  assert tuple(output.probe_logits) == tuple(output.tokens) == modalities
+  assert tuple(output.tokens) == modalities
+  probed = modalities if len(modalities) > 1 else ()
+  assert tuple(output.probe_logits) == probed
   lengths = {"audio": 5, "visual": 9, "text": 6}
+  for logits in output.probe_logits.values():
+    assert logits.shape == (BATCH, CLASSES)
   for name in modalities:
-    assert output.probe_logits[name].shape == (BATCH, CLASSES)
     assert output.tokens[name].values.shape == (BATCH, lengths[name], WIDTH)
-  assert (output.aux is None) == (fusion not in ("attention", "uniform"))
+  assert (output.aux is None) == (fusion not in ATTENDING)
   states = jax.tree.leaves(
     variables.get("rollingq", {}),
     is_leaf=lambda x: isinstance(x, RollingQState),
   )
-  assert len(states) == (fusion == "attention")
+  assert len(states) == (fusion in ("attention", "mbt"))
 
 
 @every_model
@@ -112,7 +130,7 @@ def test_gradients_reach_every_parameter_that_is_trained(fusion, modalities):
   assert idle - blocks <= allowed
 
 
-@every_model
+@pytest.mark.parametrize(("fusion", "modalities"), CASES[2:])
 def test_probes_send_no_gradient_into_the_encoders(fusion, modalities):
   model, variables = _made(fusion, modalities)
   collections = {k: v for k, v in variables.items() if k != "params"}
@@ -161,7 +179,7 @@ def test_dropout_is_on_in_training_alone(fusion, modalities):
     return model.apply(variables, _batch(), train=train, rngs=rngs).logits
 
   np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
-  has_dropout = fusion in ("attention", "uniform")
+  has_dropout = fusion in ATTENDING
   assert np.array_equal(logits(True, 0), logits(True, 1)) != has_dropout
 
 

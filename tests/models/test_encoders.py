@@ -14,7 +14,7 @@ from rollingq_jax.models.encoders import (
   TokenTransformer,
   to_patches,
 )
-from rollingq_jax.models.layers import TransformerBlock
+from rollingq_jax.models.layers import BlockConfig, TransformerBlock
 
 WIDTH, BATCH = 8, 3
 
@@ -38,7 +38,7 @@ def variables_of(model, *inputs, seed=1):
   )
 
 
-BLOCKS = TokenTransformer(depth=1, num_heads=2)
+BLOCKS = TokenTransformer(1, BlockConfig(num_heads=2))
 # Encoder and the shape of one sample's input.
 ENCODERS = {
   "sequence": (SequenceEncoder(WIDTH, BLOCKS, frames_per_token=3), (7, 5)),
@@ -198,7 +198,7 @@ def plain_block(x, mask, params):
 def test_a_block_has_the_exact_gelu_and_an_eps_of_a_millionth(scale):
   x = scale * draw(BATCH, 5, WIDTH)
   mask = jnp.arange(5)[None] < jnp.array([5, 3, 1])[:, None]
-  block = TransformerBlock(num_heads=2)
+  block = TransformerBlock(BlockConfig(num_heads=2))
   params = variables_of(block, x, mask)["params"]
   # So that the second norm sees tokens of that size, too.
   out = params["MultiHeadDotProductAttention_0"]["out"]
@@ -211,7 +211,7 @@ def test_a_block_has_the_exact_gelu_and_an_eps_of_a_millionth(scale):
 
 def test_the_final_norm_has_an_eps_of_a_millionth():
   x = 1e-3 * draw(BATCH, 5, WIDTH)
-  model = TokenTransformer(depth=0, num_heads=1)
+  model = TokenTransformer(0, BlockConfig(num_heads=1))
   mask = jnp.ones((BATCH, 5), bool)
   variables = variables_of(model, x, mask)
   params = variables["params"] | {
@@ -225,7 +225,7 @@ def test_the_final_norm_has_an_eps_of_a_millionth():
 
 def test_tokens_are_class_token_first_and_positions_added():
   x = draw(BATCH, 5, WIDTH)
-  model = TokenTransformer(depth=0, num_heads=1)
+  model = TokenTransformer(0, BlockConfig(num_heads=1))
   mask = jnp.ones((BATCH, 5), bool)
   variables = variables_of(model, x, mask)
   params = jax.tree.map(np.float64, variables["params"])

@@ -1,10 +1,9 @@
 """A run small enough to train in a test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 SMALL = {
@@ -29,12 +28,3 @@ def small_config(repo_root: Path) -> Callable[..., Any]:
     return load_config(spec, [f"--config.{k}={v}" for k, v in values.items()])
 
   return load
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-  """Runs of the same shape compile once for all tests."""
-  folder = tmp_path_factory.mktemp("compiled")
-  jax.config.update("jax_compilation_cache_dir", str(folder))
-  yield
-  jax.config.update("jax_compilation_cache_dir", None)

@@ -22,6 +22,7 @@ def _fields(**changes):
     "clip_norm": 0.0,
     "schedule": "cosine",
     "warmup_epochs": 0.5,
+    "extra_step_per_epoch": False,
   }
   return SimpleNamespace(**(fields | changes))
 

@@ -47,7 +47,7 @@ def test_every_layer_of_the_collection_is_closed_by_itself():
 
 
 def test_the_start_epoch_gates_rolling_but_not_the_count_of_windows():
-  plan = WindowPlan(length=10, first_rolling_step=20, total_steps=50)
+  plan = WindowPlan(length=10, first_rolling_step=20, last_rolling_step=49)
   ends = [step for step in range(1, 51) if plan.ends(step)]
   assert ends == [10, 20, 30, 40, 50]
   assert [plan.may_roll(s) for s in ends] == [False, False, True, True, False]

@@ -1,0 +1,49 @@
+"""What the authors' audio-visual models have in common; not run by itself."""
+
+from ml_collections import ConfigDict
+
+from rollingq_jax.config import parse_arg
+
+from . import _protocol, base
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """See configs/ks.py for `arg`."""
+  variant = parse_arg(
+    arg,
+    fusion=(
+      "attention",
+      "uniform",
+      "concat",
+      "sum",
+      "film",
+      "gated",
+      "unimodal",
+    ),
+    modalities=("audio+visual", "audio", "visual"),
+    rollingq=("auto", "on", "off"),
+    protocol=_protocol.PROTOCOLS,
+    encoder=("vit", "resnet18"),
+  )
+  config = base.get_config()
+  config.modalities = tuple(variant.modalities.split("+"))
+  config.model.fusion = variant.fusion
+  rolls = variant.fusion == "attention" and variant.rollingq == "auto"
+  config.rollingq.enabled = rolls or variant.rollingq == "on"
+  _set_encoders(config.model, variant.encoder)
+  config.optimizer.weight_decay = 1e-4
+  _protocol.set_protocol(config, variant.protocol)
+  return config
+
+
+def _set_encoders(model: ConfigDict, kind: str) -> None:
+  if kind == "resnet18":
+    model.width, model.num_heads = 512, 8
+    encoders = {name: {"kind": kind} for name in ("audio", "visual")}
+  else:
+    patches = {"patch_size": (16, 16)}
+    encoders = {
+      "audio": {"kind": "spectrogram"} | patches,
+      "visual": {"kind": "patches"} | patches,
+    }
+  model.encoders = ConfigDict(encoders)

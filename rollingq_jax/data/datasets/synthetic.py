@@ -1,0 +1,42 @@
+"""Random numbers in the shapes of real data, to try a config without it."""
+
+from typing import Any
+
+import numpy as np
+
+from rollingq_jax.data.source import ArraySource, Dataset
+from rollingq_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+
+
+def load(config: Any) -> Dataset:
+  """Standard normal inputs of `config.data.shapes`, labels in turn.
+
+  Raises:
+    UserError: a modality without a shape.
+  """
+  shapes = config.data.shapes
+  missing = [name for name in config.modalities if name not in shapes]
+  if missing:
+    raise UserError(
+      f"config.data.name is 'synthetic' but config.data.shapes has no "
+      f"{missing[0]!r}; use a config that names the shapes, such as "
+      "configs/ks.py"
+    )
+  rng = np.random.default_rng(config.seed)
+  sources = {split: _source(config, rng) for split in SPLITS}
+  names = tuple(str(label) for label in range(config.num_classes))
+  return Dataset(sources, names, "random numbers, no result means anything")
+
+
+def _source(config: Any, rng: np.random.Generator) -> ArraySource:
+  size = config.data.synthetic_size
+  arrays: dict[str, Any] = {
+    name: rng.standard_normal(
+      (size, *config.data.shapes[name]), dtype=np.float32
+    )
+    for name in config.modalities
+  }
+  labels = np.arange(size, dtype=np.int32) % config.num_classes
+  return ArraySource(arrays | {"label": labels})

@@ -1,0 +1,137 @@
+"""From a config to its model."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.models.attention import RollingQuery, zero_query
+from rollingq_jax.models.classifier import MultimodalClassifier
+from rollingq_jax.models.encoders import (
+  PatchEncoder,
+  SequenceEncoder,
+  SpectrogramEncoder,
+  TokenTransformer,
+)
+from rollingq_jax.models.fusion import (
+  AttentionFusion,
+  ConcatFusion,
+  FiLMFusion,
+  GatedFusion,
+  SumFusion,
+)
+from rollingq_jax.models.layers import BlockConfig
+from rollingq_jax.models.mbt import BottleneckMixer
+from rollingq_jax.models.resnet import ResNetEncoder
+
+ENCODERS = ("sequence", "patches", "spectrogram", "resnet18")
+FUSIONS = (
+  "unimodal",
+  "sum",
+  "concat",
+  "film",
+  "gated",
+  "uniform",
+  "attention",
+)
+# Fusions whose query RollingQ can roll.
+ROLLABLE = ("attention",)
+
+
+def build_model(config: Any) -> MultimodalClassifier:
+  """The classifier that a config describes.
+
+  Args:
+    config: `modalities`, `num_classes` and `model`, as in configs/base.py.
+
+  Raises:
+    UserError: an unknown encoder or fusion, or a fusion that does not go
+      with the number of modalities.
+  """
+  model = config.model
+  names = tuple(config.modalities)
+  if (model.fusion == "unimodal") != (len(names) == 1):
+    raise UserError(
+      f"config.model.fusion is {model.fusion!r} with config.modalities "
+      f"{names}; 'unimodal' takes exactly one modality and every other fusion "
+      "at least two"
+    )
+  return MultimodalClassifier(
+    encoders={name: _build_encoder(model, name) for name in names},
+    fusion=_build_fusion(model, names, config.num_classes),
+    num_classes=config.num_classes,
+    mixer=_build_mixer(model),
+    dtype=jnp.dtype(model.dtype),
+  )
+
+
+def _block(model: Any, num_heads: int) -> BlockConfig:
+  return BlockConfig(
+    num_heads=num_heads,
+    mlp_ratio=model.mlp_ratio,
+    norm_eps=model.norm_eps,
+    gelu=model.gelu,
+    attention_kernel=model.attention_kernel,
+    dtype=jnp.dtype(model.dtype),
+  )
+
+
+def _build_encoder(model: Any, name: str) -> nn.Module:
+  encoder, dtype = model.encoders[name], jnp.dtype(model.dtype)
+  if encoder.kind == "resnet18":
+    return ResNetEncoder(model.width, dtype)
+  transformer = TokenTransformer(
+    model.depth,
+    _block(model, model.num_heads),
+    final_norm=not model.bottleneck.depth,
+  )
+  if encoder.kind == "sequence":
+    return SequenceEncoder(
+      model.width, transformer, encoder.frames_per_token, dtype
+    )
+  kinds = {"patches": PatchEncoder, "spectrogram": SpectrogramEncoder}
+  if encoder.kind in kinds:
+    patch_size = tuple(encoder.patch_size)
+    return kinds[encoder.kind](model.width, transformer, patch_size, dtype)
+  raise UserError(
+    f"config.model.encoders.{name}.kind is {encoder.kind!r}; expected one of "
+    f"{ENCODERS}"
+  )
+
+
+def _build_mixer(model: Any) -> nn.Module | None:
+  bottleneck = model.bottleneck
+  if not bottleneck.depth:
+    return None
+  block = _block(model, bottleneck.num_heads)
+  return BottleneckMixer(bottleneck.depth, block, bottleneck.num_tokens)
+
+
+def _build_fusion(
+  model: Any, names: tuple[str, ...], num_classes: int
+) -> nn.Module:
+  dtype = jnp.dtype(model.dtype)
+  condition = model.condition or names[0]
+  if model.fusion in ("unimodal", "concat"):
+    return ConcatFusion(num_classes, dtype)
+  if model.fusion == "sum":
+    return SumFusion(num_classes, dtype)
+  if model.fusion == "film":
+    return FiLMFusion(num_classes, condition, dtype)
+  if model.fusion == "gated":
+    return GatedFusion(num_classes, condition, model.width, dtype)
+  if model.fusion in ("attention", "uniform"):
+    attention = model.attention
+    hook = RollingQuery() if model.fusion == "attention" else zero_query
+    return AttentionFusion(
+      num_classes=num_classes,
+      num_heads=attention.num_heads,
+      dropout=attention.dropout,
+      cls_std=attention.cls_std,
+      process_query=hook,
+      dtype=dtype,
+    )
+  raise UserError(
+    f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
+  )
