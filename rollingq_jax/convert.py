@@ -86,6 +86,8 @@ def _variables(config: Any, shapes: dict[str, tuple[int, ...]]) -> Any:
 
 
 def _write(path: Path, made: Any, config: Any) -> None:
+  import safetensors
+
   from rollingq_jax.pretrained import native
 
   about = {
@@ -95,7 +97,7 @@ def _write(path: Path, made: Any, config: Any) -> None:
   }
   try:
     native.save(path, made.values, about)
-  except OSError as error:
+  except (OSError, safetensors.SafetensorError) as error:
     raise UserError(f"--out {path} cannot be written: {error}") from error
   print(f"written: {path}")
 

@@ -34,6 +34,7 @@ FORMATS = (
 # The first key that is there tells the format.
 SIGNS = {
   "encoder.cls_token_audio": "reference",
+  "encoder.cls_token_video": "reference",
   "audio_net.conv1.weight": "reference",
   "visual_net.conv1.weight": "reference",
   "patch_embed.proj.weight": "timm",

@@ -15,7 +15,7 @@ def save(
   path: Path, values: Mapping[str, np.ndarray], about: Mapping[str, str]
 ) -> None:
   """Writes variables by path, and where they come from as metadata."""
-  arrays = {key: np.ascontiguousarray(x) for key, x in values.items()}
+  arrays = {key: np.asarray(x, order="C") for key, x in values.items()}
   save_file(arrays, path, metadata=dict(about))
 
 

@@ -132,11 +132,11 @@ def _converted(
   """The variable's value, and what is wrong with its shape if anything."""
   like = template[rule.target]
   try:
-    value = np.ascontiguousarray(rule.convert(array), dtype=like.dtype)
+    value = np.asarray(rule.convert(array), like.dtype, order="C")
   except (ValueError, IndexError):
     return array, f"{rule.source} {array.shape}"
   if value.shape == like.shape:
-    return value.reshape(like.shape), ""
+    return value, ""
   hint = ""
   if value.shape == like.shape[::-1]:
     hint = ", as if it were transposed"

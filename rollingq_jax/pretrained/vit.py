@@ -54,14 +54,15 @@ def timm(weights: Weights, encoders: Sequence[Encoder]) -> Format:
 def huggingface(weights: Weights, encoders: Sequence[Encoder]) -> Format:
   """Hugging Face's `ViTModel`, alone or inside a classifier."""
   prefix = "vit." if any(k.startswith("vit.") for k in weights) else ""
+  is_new = any(k.startswith(f"{prefix}layers.") for k in weights)
 
   def rules(encoder: Encoder) -> list[Rule]:
     return [
       rule._replace(source=prefix + rule.source)
-      for rule in huggingface_rules(encoder)
+      for rule in huggingface_rules(encoder, is_new)
     ]
 
-  block = r"encoder\.layer\.(\d+)\."
+  block = r"layers?\.(\d+)\."
   made = _format("huggingface", weights, encoders, rules, block)
   return made._replace(expects={"norm_eps": 1e-12})
 
@@ -115,8 +116,39 @@ def torch_block_rules(target: str, source: str, heads: int) -> list[Rule]:
   return rules
 
 
-def huggingface_rules(encoder: Encoder) -> list[Rule]:
-  """Rules of one encoder for `ViTModel`'s names."""
+class _Names(NamedTuple):
+  """Names of a Hugging Face block's parts."""
+
+  block: str
+  qkv: tuple[str, str, str]
+  out: str
+  mlp: tuple[str, str]
+
+
+_SAVED = _Names(
+  block="encoder.layer",
+  qkv=("attention.query", "attention.key", "attention.value"),
+  out="output.dense",
+  mlp=("intermediate.dense", "output.dense"),
+)
+_IN_MEMORY = _Names(
+  block="layers",
+  qkv=("q_proj", "k_proj", "v_proj"),
+  out="o_proj",
+  mlp=("mlp.fc1", "mlp.fc2"),
+)
+
+
+def huggingface_rules(encoder: Encoder, is_new: bool) -> list[Rule]:
+  """Rules of one encoder for `ViTModel`'s names.
+
+  Args:
+    encoder: to be filled.
+    is_new: names of a state dict in memory since transformers 5; those of
+      `save_pretrained` have stayed.
+  """
+  names = _IN_MEMORY if is_new else _SAVED
+  heads = encoder.num_heads
   rules = _stem(
     encoder,
     "embeddings.cls_token",
@@ -125,25 +157,19 @@ def huggingface_rules(encoder: Encoder) -> list[Rule]:
     torch_kernel,
   )
   for index in range(encoder.depth):
-    block = f"{encoder.prefix}/transformer/block{index}"
-    attention = f"{block}/MultiHeadDotProductAttention_0"
-    layer = f"encoder.layer.{index}"
-    own = f"{layer}.attention"
+    target = f"{encoder.prefix}/transformer/block{index}"
+    attention = f"{target}/MultiHeadDotProductAttention_0"
+    source = f"{names.block}.{index}"
+    own = f"{source}.attention"
     rules += [
-      *norm_rules(f"{block}/LayerNorm_0", f"{layer}.layernorm_before"),
-      *norm_rules(f"{block}/LayerNorm_1", f"{layer}.layernorm_after"),
-      *dense_rules(f"{block}/MLP_0/Dense_0", f"{layer}.intermediate.dense"),
-      *dense_rules(f"{block}/MLP_0/Dense_1", f"{layer}.output.dense"),
-      *head_rules(
-        f"{attention}/out", f"{own}.output.dense", out=encoder.num_heads
-      ),
+      *norm_rules(f"{target}/LayerNorm_0", f"{source}.layernorm_before"),
+      *norm_rules(f"{target}/LayerNorm_1", f"{source}.layernorm_after"),
+      *dense_rules(f"{target}/MLP_0/Dense_0", f"{source}.{names.mlp[0]}"),
+      *dense_rules(f"{target}/MLP_0/Dense_1", f"{source}.{names.mlp[1]}"),
+      *head_rules(f"{attention}/out", f"{own}.{names.out}", out=heads),
     ]
-    for name in ("query", "key", "value"):
-      rules += head_rules(
-        f"{attention}/{name}",
-        f"{own}.attention.{name}",
-        into=encoder.num_heads,
-      )
+    for part, theirs in zip(("query", "key", "value"), names.qkv, strict=True):
+      rules += head_rules(f"{attention}/{part}", f"{own}.{theirs}", into=heads)
   if encoder.final_norm:
     rules += norm_rules(f"{encoder.prefix}/transformer/norm", "layernorm")
   return rules

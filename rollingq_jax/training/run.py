@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import grain
 import jax
-from flax import linen as nn
+import optax
 from jax.sharding import Mesh
 
 from rollingq_jax.data import (
@@ -18,7 +18,7 @@ from rollingq_jax.data import (
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.evaluation import evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import JittedEvalStep
-from rollingq_jax.models import build_model
+from rollingq_jax.models import MultimodalClassifier, build_model
 from rollingq_jax.pretrained import load_weights
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
@@ -43,7 +43,8 @@ class Run(NamedTuple):
   steps_per_epoch: int
   total_steps: int
   plan: WindowPlan
-  model: nn.Module
+  model: MultimodalClassifier
+  tx: optax.GradientTransformation
   # What is to be said of the weights that it starts from.
   notes: tuple[str, ...]
   train_step: TrainStep
@@ -116,6 +117,7 @@ def make_run(
     total_steps=total_steps,
     plan=make_plan(config, steps_per_epoch, total_steps),
     model=model,
+    tx=tx,
     notes=notes,
     train_step=make_train_step(model, tx, shardings),
     eval_step=make_eval_step(model.apply),
