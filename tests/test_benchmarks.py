@@ -1,5 +1,6 @@
 """The benchmarks measure what they say, and their results can be read."""
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -7,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from benchmarks import fusion, rotation
+from benchmarks import fusion, rotation, train_step
 from benchmarks.fusion import (
   TOLERANCE,
   Sizes,
@@ -137,6 +139,7 @@ def test_table_lines_up():
   [
     (rotation, [16, 64]),
     (fusion, ["forward", "forward + backward"]),
+    (train_step, ["configs/ks.py", "configs/cremad.py"]),
   ],
 )
 def test_quick_run_writes_its_results(benchmark, labels, tmp_path, capsys):
@@ -150,6 +153,7 @@ def test_quick_run_writes_its_results(benchmark, labels, tmp_path, capsys):
   for row in results["rows"]:
     numbers = list(row.values())[1:]
     assert all(math.isfinite(x) and x >= 0 for x in numbers)
+    assert row.get("agree", True)
     assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
   assert "ratio_low" in capsys.readouterr().out
 
@@ -174,3 +178,18 @@ def test_our_fusion_needs_much_less_memory():
       for f in (problem.plain, problem.ours)
     )
     assert plain > 4 * ours
+
+
+def test_both_train_steps_leave_the_same_state():
+  problem = train_step.make_problem("configs/cremad.py", quick=True)
+  plain, ours = (
+    step(problem.states[name], problem.batch)
+    for name, step in (("plain", problem.plain), ("ours", problem.ours))
+  )
+  # The first update has a learning rate of 0, so all else is compared.
+  for name in ("opt_state", "rollingq", "epoch_sums"):
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+      getattr(plain, name),
+      getattr(ours, name),
+    )

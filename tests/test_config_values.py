@@ -28,7 +28,22 @@ FIELDS = {
   "optimizer.weight_decay": ["-1"],
   "optimizer.clip_norm": ["-1"],
   "model.attention.cls_std": ["-1"],
+  "model.norm_eps": ["-1e-6"],
+  "model.gelu": ["relu"],
+  "model.attention_kernel": ["flash"],
+  "model.bottleneck.depth": ["-1"],
+  "model.bottleneck.num_tokens": ["0"],
+  # Not a divisor of the width.
+  "model.bottleneck.num_heads": ["0", "3"],
+  "model.condition": ["text"],
+  "data.synthetic_size": ["0"],
+  "pretrained.format": ["torch"],
+  "pretrained.channels": ["max"],
+  "pretrained.resize": ["nearest"],
+  "pretrained.modalities": ["('text',)"],
+  "rollingq.mean_over": ["windows"],
   "checkpoint.max_to_keep": ["-1", "0"],
+  "evaluation.selection_split": ["train"],
   "evaluation.noise_levels": ["(2.0,)", "(-0.5,)"],
 }
 

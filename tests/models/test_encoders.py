@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from rollingq_jax.errors import UserError
 from rollingq_jax.models.encoders import (
   PatchEncoder,
   SequenceEncoder,
+  SpectrogramEncoder,
   TokenTransformer,
   to_patches,
 )
@@ -43,6 +45,7 @@ BLOCKS = TokenTransformer(1, BlockConfig(num_heads=2))
 ENCODERS = {
   "sequence": (SequenceEncoder(WIDTH, BLOCKS, frames_per_token=3), (7, 5)),
   "patches": (PatchEncoder(WIDTH, BLOCKS, patch_size=(2, 3)), (2, 4, 6, 3)),
+  "spectrogram": (SpectrogramEncoder(WIDTH, BLOCKS, patch_size=(2, 3)), (9, 5)),
 }
 both_encoders = pytest.mark.parametrize("kind", ENCODERS)
 
@@ -233,3 +236,61 @@ def test_tokens_are_class_token_first_and_positions_added():
   embedded = np.concatenate([own, x], axis=1) + params["pos_embed"]
   expected = layer_norm(embedded, params["norm"])
   close(model.apply(variables, x, mask).values, expected)
+
+
+def test_a_spectrogram_is_cut_by_frequency_and_what_is_over_is_left_out():
+  # 7 time steps x 5 frequencies in patches of 2 frequencies x 3 steps.
+  model = SpectrogramEncoder(
+    6, TokenTransformer(0, BlockConfig(1), final_norm=False), (2, 3)
+  )
+  x = np.arange(35, dtype=np.float32).reshape(1, 7, 5)
+  expected = [
+    x[0, left : left + 3, low : low + 2].T.reshape(-1)
+    for low in (0, 2)
+    for left in (0, 3)
+  ]
+  variables = {
+    "params": {
+      "embed": {"kernel": jnp.eye(6), "bias": jnp.zeros(6)},
+      "transformer": {
+        "cls_token": jnp.zeros((1, 1, 6)),
+        "pos_embed": jnp.zeros((1, 5, 6)),
+      },
+    }
+  }
+  tokens = model.apply(variables, jnp.asarray(x))
+  np.testing.assert_array_equal(tokens.values[0, 1:], np.array(expected))
+
+
+def test_masked_time_steps_mask_the_patches_of_all_frequencies():
+  model, _ = ENCODERS["spectrogram"]
+  mask = jnp.asarray(np.arange(9) < 4)[None]
+  x = draw(1, 9, 5)
+  variables = variables_of(model, x)
+  tokens = model.apply(variables, x, mask)
+  # Class token, then three patches in time for each of two bands.
+  expected = [True, True, True, False, True, True, False]
+  assert tokens.mask[0].tolist() == expected
+
+
+def test_an_input_smaller_than_a_patch_is_refused():
+  model = SpectrogramEncoder(WIDTH, BLOCKS, patch_size=(8, 8))
+  with pytest.raises(UserError, match=r"5 x 9 is smaller than one patch"):
+    model.init(jax.random.key(0), jnp.zeros((1, 9, 5)))
+
+
+@pytest.mark.parametrize("kernel", [None, "xla"])
+def test_the_kernel_of_the_attention_is_a_matter_of_speed_alone(kernel):
+  x, mask = draw(2, 5, WIDTH), jnp.asarray(np.arange(5) < [[5], [3]])
+  plain = TransformerBlock(BlockConfig(2))
+  variables = variables_of(plain, x)
+  other = TransformerBlock(BlockConfig(2, attention_kernel=kernel))
+  close(other.apply(variables, x, mask), plain.apply(variables, x, mask))
+
+
+def test_no_mask_is_a_mask_of_ones():
+  x = draw(2, 5, WIDTH)
+  block = TransformerBlock(BlockConfig(2))
+  variables = variables_of(block, x)
+  ones = jnp.ones((2, 5), bool)
+  close(block.apply(variables, x), block.apply(variables, x, ones))

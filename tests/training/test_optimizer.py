@@ -127,3 +127,15 @@ def test_an_unknown_choice_lists_the_known_ones(field, known):
 def test_a_warm_up_as_long_as_the_run_is_refused():
   with pytest.raises(UserError, match="warmup_epochs"):
     make_schedule(_fields(warmup_epochs=3), steps_per_epoch=4, total_steps=12)
+
+
+def test_the_schedule_may_move_on_by_one_after_each_epoch():
+  fields = _fields(extra_step_per_epoch=True, warmup_epochs=1)
+  rate = make_schedule(fields, steps_per_epoch=3, total_steps=12)
+  plain = make_schedule(_fields(warmup_epochs=1), 3, 12)
+  rates = [float(rate(step)) for step in range(12)]
+  # Positions 0 1 2, 4 5 6, 8 9 10, then 12 and past the end.
+  positions = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 11, 10]
+  np.testing.assert_allclose(rates, [plain(p) for p in positions], rtol=1e-6)
+  np.testing.assert_allclose(rates[9], 0, atol=1e-9)
+  assert rates[11] > rates[10] > rates[9]

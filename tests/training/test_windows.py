@@ -146,3 +146,58 @@ def test_reset_keeps_rotation_and_counts():
   np.testing.assert_array_equal(fresh.rotation, state.rotation)
   assert fresh.rotation_count.tolist() == [2]
   assert fresh.windows_over_beta.tolist() == [1]
+
+
+def test_the_last_window_rolls_where_it_is_told_to(small_config):
+  for value, expected in (("True", True), ("False", False)):
+    config = small_config(rollingq__roll_at_end=value)
+    plan = make_plan(config, steps_per_epoch=10, total_steps=30)
+    assert plan.may_roll(20)
+    assert plan.may_roll(30) == expected
+
+
+@pytest.mark.parametrize("beta", ["0.0", "0.2", "0.7"])
+def test_a_strict_threshold_is_not_reached_by_equality(small_config, beta):
+  for strict in (False, True):
+    config = small_config(
+      rollingq__beta=beta, rollingq__strict_threshold=str(strict)
+    )
+    hyper = hyper_parameters(config, may_roll=True)
+    half = jnp.float32(beta)
+    state = _imbalanced(0)._replace(cosine_means=jnp.array([[half], [0.0]]))
+    _, infos = roll_layers({"state": state}, **hyper)
+    assert infos[""].rolled.all() == (not strict)
+    above = jnp.nextafter(half, jnp.float32(1)) + jnp.float32(1e-30)
+    state = state._replace(cosine_means=jnp.array([[above], [0.0]]))
+    _, infos = roll_layers({"state": state}, **hyper)
+    assert infos[""].rolled.all()
+
+
+def test_a_second_pass_weighs_samples_or_batches(small_config):
+  means = {}
+  for mean_over in ("samples", "batches"):
+    config = small_config(
+      rollingq__means="second_pass",
+      rollingq__mean_over=mean_over,
+      model__attention__cls_std="0.5",
+    )
+    run, state = prepare(config, devices=jax.devices()[:1])
+    whole, small = run.batches[0], run.batches[1]
+    # One sample alone counts in the second batch.
+    small = {**small, "mask": np.arange(len(small["mask"])) == 0}
+    batches = [put_batch(batch, run.mesh) for batch in (whole, small)]
+    parts = [run.second_pass(state.variables, [b]) for b in batches]
+    both = run.second_pass(state.variables, batches)
+    means[mean_over] = [_key_means(x) for x in (*parts, both)]
+  for mean_over, weight in (("samples", 1 / 65), ("batches", 1 / 2)):
+    first, second, both = means[mean_over]
+    assert np.abs(first - second).max() > 1e-2
+    expected = (1 - weight) * first + weight * second
+    np.testing.assert_allclose(both, expected, atol=1e-5)
+
+
+def _key_means(collection):
+  (state,) = jax.tree.leaves(
+    collection, is_leaf=lambda x: isinstance(x, RollingQState)
+  )
+  return np.asarray(state.key_means)
