@@ -52,8 +52,7 @@ def test_table(run: RunFiles) -> Table:
   """Metrics on test, and accuracy with more noise on one modality."""
   plain, *noisy = run.metrics["test"]
   table = Table(
-    title=f"Test split ({run.config['model']['fusion']}"
-    f"{', RollingQ' if run.config['rollingq']['enabled'] else ''})",
+    title=f"Test split ({', '.join(_what_was_tested(run))})",
     title_justify="left",
     show_header=False,
   )
@@ -72,6 +71,15 @@ def test_table(run: RunFiles) -> Table:
     (name, level), *_ = extra_noise(line).items()
     table.add_row(f"accuracy, {name} with noise {level:g}", _percent(line))
   return table
+
+
+def _what_was_tested(run: RunFiles) -> list[str]:
+  words = [run.config["model"]["fusion"]]
+  if run.config["rollingq"]["enabled"]:
+    words.append("RollingQ")
+  if run.config["evaluation"]["checkpoint"] == "best":
+    words.append(f"epoch chosen on {run.selection}")
+  return words
 
 
 def _add_attention_rows(table: Table, line: Line, first: str) -> None:

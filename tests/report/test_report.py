@@ -58,7 +58,7 @@ def workdir(tmp_path):
     config = {
       "modalities": ["audio", "visual"],
       "model": {"fusion": "attention" if attention else "concat"},
-      "evaluation": {"selection_split": "validation"},
+      "evaluation": {"checkpoint": "last", "selection_split": "validation"},
       "rollingq": {"enabled": attention, "beta": 0.2},
     }
     lines = [

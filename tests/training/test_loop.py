@@ -2,11 +2,18 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
+from rollingq_jax.config import load_config, save_config
 from rollingq_jax.errors import UserError
+from rollingq_jax.report.run_files import read_run
+from rollingq_jax.report.summary import test_table as table_of
 from rollingq_jax.training import train_and_evaluate
 from rollingq_jax.training.preemption import StopRequest
+from rollingq_jax.training.run import evaluate_split, prepare
+from rollingq_jax.training.sharding import put_batch
 
 
 def _run(config, workdir):
@@ -77,6 +84,88 @@ def test_a_fusion_without_attention_has_no_windows(small_config, tmp_path):
   metrics, windows = _run(config, tmp_path)
   assert windows == []
   assert not [key for key in metrics[-1] if "air" in key or "share" in key]
+
+
+def test_the_reference_protocol_chooses_and_reports_on_test(
+  small_config, tmp_path
+):
+  config = small_config(
+    "protocol=reference",
+    total_epochs="3",
+    optimizer__warmup_epochs="0.5",
+    evaluation__noise_levels="()",
+  )
+  metrics, windows = _run(config, tmp_path)
+  by_step = {
+    m["step"]: m["accuracy"] for m in metrics if m["split"] == "test_each_epoch"
+  }
+  assert len(by_step) == 3
+  assert not [m for m in metrics if m["split"] == "validation"]
+  (final,) = [m for m in metrics if m["split"] == "test"]
+  assert final["accuracy"] == max(by_step.values())
+  # Patience of one, from the first epoch to the last.
+  assert [w["rolled"] for w in windows] == [[True]] * 3
+  read = read_run_of(config, tmp_path)
+  assert "epoch chosen on test" in str(table_of(read).title)
+  assert [m["step"] for m in read.metrics["validation"]] == list(by_step)
+
+
+def read_run_of(config, workdir):
+  save_config(config, workdir)
+  return read_run(workdir)
+
+
+def test_batch_statistics_are_trained_and_used(repo_root):
+  config = load_config(
+    f"{repo_root}/configs/ks.py:fusion=concat,encoder=resnet18",
+    [
+      "--config.data.name=synthetic",
+      "--config.data.shapes.visual=(2, 32, 32, 3)",
+      "--config.data.shapes.audio=(64, 32)",
+    ],
+  )
+  run, state = prepare(config)
+  start = jax.tree.map(np.asarray, state.batch_stats)
+  before = evaluate_split(run, state, "validation")
+  batch = put_batch(run.batches[0], run.mesh)
+  state = run.train_step(state, batch)
+  moved = jax.tree.map(
+    lambda a, b: bool(np.any(a != b)), start, state.batch_stats
+  )
+  assert all(jax.tree.leaves(moved))
+  # The first update has a learning rate of 0: only the statistics changed.
+  assert evaluate_split(run, state, "validation")["loss"] != before["loss"]
+  # A split that does not fill a batch is not padded to one.
+  assert batch["label"].shape == (4,)
+
+
+@pytest.mark.parametrize(
+  "variant", ["fusion=film", "fusion=unimodal,modalities=audio"]
+)
+def test_static_fusions_train(small_config, tmp_path, variant):
+  config = small_config(
+    variant,
+    total_epochs="1",
+    optimizer__warmup_epochs="0.5",
+    evaluation__noise_levels="()",
+  )
+  metrics, windows = _run(config, tmp_path)
+  assert windows == []
+  probes = [key for key in metrics[-1] if key.startswith("probe/")]
+  assert len(probes) == (2 if "modalities" not in variant else 0)
+  table_of(read_run_of(config, tmp_path))
+
+
+def test_bottleneck_blocks_train_and_roll(small_config, tmp_path):
+  config = small_config(
+    total_epochs="1",
+    optimizer__warmup_epochs="0.5",
+    model__bottleneck__depth="1",
+    rollingq__roll_at_end="True",
+    evaluation__noise_levels="()",
+  )
+  _, windows = _run(config, tmp_path)
+  assert [w["rolled"] for w in windows] == [[True]]
 
 
 @pytest.mark.parametrize(
