@@ -8,6 +8,7 @@ that names the nearest thing that can.
 import difflib
 import functools
 import importlib.util
+import inspect
 import json
 import operator
 import sys
@@ -40,9 +41,9 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     UserError: no such file, a wrong argument, key, type or value.
   """
   path, _, arg = spec.partition(":")
-  config = _import_file(_find(path)).get_config(arg)
+  config = _made(_import_file(_find(path)), path, arg)
   config.lock()
-  _override(config, _joined(overrides))
+  _override(config, _joined(overrides, _fields(config)))
   return config
 
 
@@ -143,14 +144,34 @@ def _import_file(path: Path) -> ModuleType:
   return module
 
 
-def _joined(overrides: Sequence[str]) -> list[tuple[str, str]]:
+def _made(module: ModuleType, path: str, arg: str) -> ConfigDict:
+  """The config of a file's `get_config(arg)`."""
+  try:
+    inspect.signature(module.get_config).bind(arg)
+  except TypeError as error:
+    raise UserError(
+      f"{path}: get_config cannot be called with one argument, which is what "
+      f"follows the colon ({error}); write def get_config(arg='')"
+    ) from error
+  config = module.get_config(arg)
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f"{path}: get_config returned {type(config).__name__}; expected a "
+      "ConfigDict"
+    )
+  return config
+
+
+def _joined(
+  overrides: Sequence[str], fields: Iterable[str]
+) -> list[tuple[str, str]]:
   """Pairs (key, value) of `--config.key=value` and `--config.key value`."""
   pairs = []
   rest = list(overrides)
   while rest:
     word = rest.pop(0)
     if not word.startswith(_PREFIX):
-      raise UserError(_stray(word))
+      raise UserError(_stray(word, fields))
     key, equals, value = word.removeprefix(_PREFIX).partition("=")
     if not equals and (not rest or rest[0].startswith("--")):
       raise UserError(f"{word} has no value; write {word}=VALUE")
@@ -158,11 +179,14 @@ def _joined(overrides: Sequence[str]) -> list[tuple[str, str]]:
   return pairs
 
 
-def _stray(word: str) -> str:
+def _stray(word: str, fields: Iterable[str]) -> str:
   bare = word.lstrip("-")
   if bare.startswith("config."):
     return f"{word!r} is not an option; did you mean --{bare}?"
   name, _, _ = bare.partition("=")
+  ends = [key for key in fields if f".{key}".endswith(f".{name}")]
+  if word.startswith("--") and ends:
+    return f"unknown option {word!r}; did you mean {_PREFIX}{ends[0]}?"
   if word.startswith("-"):
     options = ("--config", "--workdir", "--help")
     return f"unknown option {word!r}{_nearest(f'--{name}', options)}"

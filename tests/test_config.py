@@ -280,3 +280,29 @@ def test_help_needs_none_of_the_heavy_packages(repo_root):
   )
   assert "--config FILE[:ARG]" in done.stdout
   assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("def get_config(): return 1\n", "cannot be called with one argument"),
+    ("def get_config(arg): return None\n", "returned NoneType"),
+    ("def get_config(arg): return {}\n", "returned dict; expected a Config"),
+  ],
+)
+def test_a_file_of_the_user_that_gives_no_config_is_named(
+  tmp_path, text, message
+):
+  path = tmp_path / "mine.py"
+  path.write_text(text)
+  with pytest.raises(UserError, match=rf"mine\.py: .*{message}"):
+    load_config(str(path))
+
+
+@pytest.mark.parametrize(
+  ("option", "field"),
+  [("--seed=1", "seed"), ("--pretrained.file=a", "pretrained.file")],
+)
+def test_a_field_without_its_prefix_is_told_it(spec, option, field):
+  with pytest.raises(UserError, match=f"did you mean --config.{field}"):
+    load_config(spec, [option])

@@ -56,7 +56,7 @@ def test_every_run_that_the_readme_names_has_a_config(
     for line in block.splitlines()
     if "rollingq_jax.main" in line
   ]
-  assert len(commands) >= 3
+  assert len(commands) >= 5
   for words in commands:
     assert words[0] == "--config"
     assert words[2] == "--workdir"
@@ -72,3 +72,29 @@ def test_files_that_the_readme_names_exist(readme, repo_root):
     assert (repo_root / path).is_file(), path
   for path in re.findall(r"`((?:models|training)/[^`*]+)`", readme):
     assert (repo_root / "rollingq_jax" / path).is_file(), path
+
+
+def _flat(config, prefix=""):
+  flat = {}
+  for key, value in config.items():
+    if hasattr(value, "items"):
+      flat |= _flat(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def test_the_protocols_differ_in_the_fields_that_are_documented(repo_root):
+  honest, reference = (
+    _flat(load_config(f"{repo_root}/configs/ks.py:protocol={name}"))
+    for name in ("honest", "reference")
+  )
+  changed = {key for key in honest if honest[key] != reference[key]}
+  text = (repo_root / "docs" / "reference.md").read_text()
+  table = text.partition("## The two protocols")[2].partition("## Weights")[0]
+  rows = [line.split("|")[1] for line in table.splitlines() if "|" in line]
+  documented = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
+  assert changed == documented
+  base = (repo_root / "configs" / "base.py").read_text()
+  for key in changed:
+    assert f"\n  {key} = " in base
