@@ -16,6 +16,7 @@ def test_the_workdir_holds_what_the_readme_names(unbroken):
   assert names == {
     "checkpoints",
     "config.json",
+    "cost.json",
     "metrics.jsonl",
     "report",
     "rollingq.jsonl",

@@ -48,7 +48,13 @@ def batch_of(audio: np.ndarray, video: np.ndarray, label: np.ndarray) -> dict:
   }
 
 
-def reference_config(root: Path, sizes: Mapping[str, Any], **fields: str):
+def fusion_heads(weights: Mapping[str, np.ndarray]) -> int:
+  """Heads of the fusion, each as wide as the tokens."""
+  kernel = weights.get("fusion_module.attn.w_qs.weight", np.eye(1))
+  return kernel.shape[0] // kernel.shape[1]
+
+
+def reference_config(root: Path, sizes: Mapping[str, Any], **fields: Any):
   """Config in the reference protocol of a model with these sizes."""
   from rollingq_jax.config import load_config
 
@@ -137,6 +143,9 @@ class Reference:
     from rollingq_jax.models import build_model
     from rollingq_jax.pretrained.load import convert
 
+    fields = {
+      "model__attention__num_heads": fusion_heads(self.weights)
+    } | fields
     config = reference_config(self.root, self.case["config"], **fields)
     model = build_model(config)
     shapes = {m: self.batch[m].shape[1:] for m in config.modalities}
@@ -184,22 +193,25 @@ def load_reference(path: Path, prefix: str, root: Path) -> Reference:
   return Reference(path, prefix, root)
 
 
+def _models(folder: Path) -> list[tuple[Path, str]]:
+  """Files and the prefixes of the models in them."""
+  models = []
+  for path in (folder / f"{name}.npz" for name in FILES):
+    with np.load(path, allow_pickle=False) as file:
+      models += [(path, p) for p in json.loads(str(file["meta"]))["cases"]]
+  return models
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
   if "reference" not in metafunc.fixturenames:
     return
   root = Path(__file__).resolve().parents[2]
-  folder = metafunc.config.golden_dir
   marker = metafunc.definition.get_closest_marker("models")
-  cases = []
-  for name in FILES:
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-      prefixes = json.loads(str(file["meta"]))["cases"]
-      stored = set(file)
-    cases += [
-      (folder / f"{name}.npz", prefix, root)
-      for prefix in prefixes
-      if marker is None or prefix + marker.args[0] in stored
-    ]
+  cases = [
+    (path, prefix, root)
+    for path, prefix in _models(metafunc.config.golden_dir)
+    if marker is None or marker.args[0] in load_reference(path, prefix, root)
+  ]
   ids = [f"{path.stem}{'-' * bool(p)}{p.rstrip('/')}" for path, p, _ in cases]
   metafunc.parametrize("reference", cases, ids=ids, indirect=True)
 
@@ -208,6 +220,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def reference(request: pytest.FixtureRequest) -> Reference:
   """Each of the authors' models in turn."""
   return load_reference(*request.param)
+
+
+@pytest.fixture(scope="session")
+def attention_references(golden_dir: Path) -> list[Reference]:
+  """All of the authors' models that have an attention fusion."""
+  root = Path(__file__).resolve().parents[2]
+  return [
+    load_reference(path, prefix, root)
+    for path, prefix in _models(golden_dir)
+    if "q_cls" in load_reference(path, prefix, root)
+  ]
 
 
 @pytest.fixture
