@@ -18,7 +18,8 @@ def load_dataset(config: Any) -> Dataset:
   if config.data.name not in loaders:
     raise UserError(
       f"config.data.name is {config.data.name!r}; expected one of "
-      f"{', '.join(loaders)}"
+      f"{', '.join(loaders)} ('synthetic' has the shapes of the config, and "
+      "random numbers)"
     )
   dataset = loaders[config.data.name](config)
   check_dataset(dataset, tuple(config.modalities), config.num_classes)
