@@ -15,7 +15,7 @@ from rollingq_jax.models.attention import (
   Projection,
 )
 from rollingq_jax.models.encoders import Tokens
-from rollingq_jax.models.fusion import head
+from rollingq_jax.models.fusion import FusionOutput, head
 
 
 class PlainAttention(nn.Module):
@@ -81,7 +81,7 @@ class PlainFusion(nn.Module):
   @nn.compact
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
-  ) -> tuple[Float[Array, "b c"], FusionAux]:
+  ) -> FusionOutput:
     """Logits of the attention output, and its intermediates."""
     width = next(iter(tokens.values())).values.shape[-1]
     cls_token = self.param(
@@ -89,7 +89,8 @@ class PlainFusion(nn.Module):
     )
     attention = PlainAttention(1, width, self.process_query, name="attention")
     output, aux = attention(cls_token, tokens, train)
-    return head(self.num_classes, jnp.float32, "head")(output), aux
+    logits = head(self.num_classes, jnp.float32, "head")(output)
+    return FusionOutput(logits, aux)
 
 
 def _joined(

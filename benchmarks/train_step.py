@@ -106,7 +106,9 @@ def _plain_step(run: Run, state: TrainState) -> jax.stages.Wrapped:
     num_classes=run.config.num_classes,
   )
   shardings = jax.tree.map(lambda x: x.sharding, state)
-  return make_train_step(model, run.tx, shardings)
+  return make_train_step(
+    model, run.tx, shardings, run.balance, run.steps_per_epoch
+  )
 
 
 def _runner(problem: Problem, name: str) -> Callable[[], TrainState]:

@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     ),
     modalities=("audio+visual", "audio", "visual"),
     rollingq=("auto", "on", "off"),
+    balance=("none", "ogm", "ogm_ge", "pmr"),
     protocol=_protocol.PROTOCOLS,
     encoder=("vit", "resnet18"),
   )
@@ -30,6 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model.fusion = variant.fusion
   rolls = variant.fusion == "attention" and variant.rollingq == "auto"
   config.rollingq.enabled = rolls or variant.rollingq == "on"
+  config.balance.name = variant.balance
   _set_encoders(config.model, variant.encoder)
   config.optimizer.weight_decay = 1e-4
   _protocol.set_protocol(config, variant.protocol)

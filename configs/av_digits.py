@@ -7,6 +7,7 @@ Variants, joined by commas after a colon:
     fusion=attention|uniform|concat|sum|film|gated|unimodal
     modalities=audio+visual|audio|visual    (unimodal: one of them)
     rollingq=on|off                         (default: on for attention)
+    balance=none|ogm|ogm_ge|pmr
     noise=sensor_failure|clean_train|none
     protocol=honest|reference               (see configs/_protocol.py)
 
@@ -35,6 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     ),
     modalities=("audio+visual", "audio", "visual"),
     rollingq=("auto", "on", "off"),
+    balance=("none", "ogm", "ogm_ge", "pmr"),
     noise=("sensor_failure", "clean_train", "none"),
     protocol=_protocol.PROTOCOLS,
   )
@@ -62,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   rolls = variant.fusion == "attention" and variant.rollingq == "auto"
   config.rollingq.enabled = rolls or variant.rollingq == "on"
+  config.balance.name = variant.balance
 
   if variant.noise == "clean_train":
     config.total_epochs = 16

@@ -110,6 +110,21 @@ def get_config(arg: str = "") -> ConfigDict:
   # plane | procrustes, see rollingq_jax/rotation.py.
   rollingq.method = "plane"
 
+  balance = config.balance = ConfigDict()
+  # none | ogm | ogm_ge | pmr, see rollingq_jax/balance/.
+  balance.name = "none"
+  # Strength: of the modulation (ogm), weight of the prototype loss (pmr).
+  balance.alpha = 0.5
+  # ogm: encoder: all of an encoder's gradients. conv: convolution kernels.
+  balance.scope = "encoder"
+  # ogm: first and last epoch with modulation, counted from 0.
+  balance.first_epoch = 0
+  balance.last_epoch = 1_000_000
+  # pmr: of old prototypes.
+  balance.momentum = 0.2
+  # pmr: of an epoch's batches that prototypes are made of.
+  balance.observed_share = 0.1
+
   optimizer = config.optimizer = ConfigDict()
   # sgd | adam | adamw
   optimizer.name = "sgd"

@@ -13,6 +13,7 @@ Variants, joined by commas after a colon:
     fusion=attention|uniform|concat|sum|film|gated|unimodal
     modalities=audio+visual|audio|visual    (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
+    balance=none|ogm|ogm_ge|pmr
     protocol=honest|reference               (see configs/_protocol.py)
     encoder=vit|resnet18
 

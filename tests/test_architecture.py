@@ -10,7 +10,7 @@ LAYERS = (
   {"errors", "jsonl"},
   {"means", "rotation"},
   {"rolling"},
-  {"data"},
+  {"balance", "data"},
   {"models"},
   {"evaluation", "pretrained"},
   {"training"},
@@ -25,6 +25,7 @@ ONLY = {
   "rotation": set(),
   "means": set(),
   "rolling": {"means", "rotation"},
+  "balance": set(),
   "data": {"errors"},
   "report": {"errors", "jsonl"},
 }

@@ -22,6 +22,9 @@ class ClassifierOutput(NamedTuple):
   probe_logits: dict[str, Float[Array, "b c"]]
   tokens: dict[str, Tokens]
   aux: FusionAux | None
+  # Logits that stand for each modality by itself: its share of the fusion's
+  # where these are a sum, otherwise its probe's.
+  modality_logits: dict[str, Float[Array, "b c"]] | None = None
 
 
 class MultimodalClassifier(nn.Module):
@@ -60,7 +63,7 @@ class MultimodalClassifier(nn.Module):
       tokens = self.mixer(tokens)
     if "mask" in batch:
       tokens = {name: _only(t, batch["mask"]) for name, t in tokens.items()}
-    logits, aux = self.fusion(tokens, train)
+    fused = self.fusion(tokens, train)
     probed = tokens if len(tokens) > 1 else {}
     probes = {
       name: head(self.num_classes, self.dtype, f"probe_{name}")(
@@ -68,8 +71,13 @@ class MultimodalClassifier(nn.Module):
       ).astype(jnp.float32)
       for name, t in probed.items()
     }
-    logits = logits.astype(jnp.float32)
-    return ClassifierOutput(logits, probes, tokens, aux)
+    return ClassifierOutput(
+      logits=fused.logits.astype(jnp.float32),
+      probe_logits=probes,
+      tokens=tokens,
+      aux=fused.aux,
+      modality_logits=probes if fused.shares is None else fused.shares,
+    )
 
 
 def _encode(

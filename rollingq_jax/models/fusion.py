@@ -1,13 +1,12 @@
 """Fusions: from the tokens of all modalities to one set of logits.
 
-Every fusion is called with a dict of `Tokens` and returns `(logits, aux)`,
-where aux is a `FusionAux` for attention and None otherwise. The dict's order is
-that of the modalities, in the rolling state too. A dict that enters a jitted
-function arrives there sorted by name, so build it inside, as
-`MultimodalClassifier` does.
+Every fusion is called with a dict of `Tokens` and returns a `FusionOutput`.
+The dict's order is that of the modalities, in the rolling state too. A dict
+that enters a jitted function arrives there sorted by name, so build it inside,
+as `MultimodalClassifier` does.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -20,6 +19,16 @@ from rollingq_jax.models.attention import (
 )
 from rollingq_jax.models.encoders import Tokens
 from rollingq_jax.models.layers import XAVIER
+
+
+class FusionOutput(NamedTuple):
+  """What a fusion returns for a batch."""
+
+  logits: Float[Array, "b c"]
+  # Intermediates of an attention that pools all modalities, if there is one.
+  aux: FusionAux | None = None
+  # Each modality's share of the logits where these are a sum over modalities.
+  shares: dict[str, Float[Array, "b c"]] | None = None
 
 
 def head(num_classes: int, dtype: Any, name: str) -> nn.Dense:
@@ -43,10 +52,14 @@ class ConcatFusion(nn.Module):
   @nn.compact
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
-  ) -> tuple[Float[Array, "b c"], None]:
+  ) -> FusionOutput:
     """Logits of the concatenated class tokens."""
-    joined = jnp.concatenate(list(_class_tokens(tokens).values()), axis=-1)
-    return head(self.num_classes, self.dtype, "head")(joined), None
+    features = _class_tokens(tokens)
+    joined = jnp.concatenate(list(features.values()), axis=-1)
+    dense = head(self.num_classes, self.dtype, "head")
+    logits = dense(joined)
+    params = dense.variables["params"]
+    return FusionOutput(logits, shares=_shares(features, params))
 
 
 class SumFusion(nn.Module):
@@ -63,13 +76,14 @@ class SumFusion(nn.Module):
   @nn.compact
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
-  ) -> tuple[Float[Array, "b c"], None]:
+  ) -> FusionOutput:
     """Sum of the logits of the class tokens."""
-    logits = [
-      head(self.num_classes, self.dtype, f"head_{name}")(x)
+    shares = {
+      name: head(self.num_classes, self.dtype, f"head_{name}")(x)
       for name, x in _class_tokens(tokens).items()
-    ]
-    return jnp.sum(jnp.stack(logits), axis=0), None
+    }
+    logits = jnp.sum(jnp.stack(list(shares.values())), axis=0)
+    return FusionOutput(logits, shares=shares)
 
 
 class FiLMFusion(nn.Module):
@@ -92,7 +106,7 @@ class FiLMFusion(nn.Module):
   @nn.compact
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
-  ) -> tuple[Float[Array, "b c"], None]:
+  ) -> FusionOutput:
     """Logits of the modulated class tokens."""
     class_tokens = _class_tokens(tokens)
     features, others = _conditioned(class_tokens, self.condition)
@@ -109,7 +123,7 @@ class FiLMFusion(nn.Module):
       for gamma, beta, y in zip(parts[::2], parts[1::2], others, strict=True)
     ]
     joined = jnp.concatenate(modulated, axis=-1)
-    return head(self.num_classes, self.dtype, "head")(joined), None
+    return FusionOutput(head(self.num_classes, self.dtype, "head")(joined))
 
 
 class GatedFusion(nn.Module):
@@ -133,7 +147,7 @@ class GatedFusion(nn.Module):
   @nn.compact
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
-  ) -> tuple[Float[Array, "b c"], None]:
+  ) -> FusionOutput:
     """Logits of the gated projections."""
     projected = {
       name: nn.Dense(
@@ -144,7 +158,7 @@ class GatedFusion(nn.Module):
     gate, others = _conditioned(projected, self.condition)
     gated = [nn.sigmoid(gate) * y for y in others]
     joined = jnp.concatenate(gated, axis=-1)
-    return head(self.num_classes, self.dtype, "head")(joined), None
+    return FusionOutput(head(self.num_classes, self.dtype, "head")(joined))
 
 
 class AttentionFusion(nn.Module):
@@ -170,7 +184,7 @@ class AttentionFusion(nn.Module):
   @nn.compact
   def __call__(
     self, tokens: dict[str, Tokens], train: bool = False
-  ) -> tuple[Float[Array, "b c"], FusionAux]:
+  ) -> FusionOutput:
     """Logits of the attention output, and its intermediates."""
     width = next(iter(tokens.values())).values.shape[-1]
     cls_token = self.param(
@@ -184,11 +198,25 @@ class AttentionFusion(nn.Module):
       dtype=self.dtype,
       name="attention",
     )(cls_token, tokens, train)
-    return head(self.num_classes, self.dtype, "head")(output), aux
+    logits = head(self.num_classes, self.dtype, "head")(output)
+    return FusionOutput(logits, aux)
 
 
 def _class_tokens(tokens: dict[str, Tokens]) -> dict[str, Array]:
   return {name: t.values[:, 0] for name, t in tokens.items()}
+
+
+def _shares(
+  features: dict[str, Array], params: Any
+) -> dict[str, Float[Array, "b c"]]:
+  """W_m x_m + b / M of a linear head on concatenated features."""
+  count = len(features)
+  kernels = jnp.split(params["kernel"], count)
+  bias = params["bias"][None] / count
+  return {
+    name: x.astype(jnp.float32) @ kernel + bias
+    for (name, x), kernel in zip(features.items(), kernels, strict=True)
+  }
 
 
 def _conditioned(

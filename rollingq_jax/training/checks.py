@@ -6,6 +6,7 @@ from typing import Any
 from rollingq_jax.errors import UserError
 from rollingq_jax.models.build import ENCODERS, FUSIONS, ROLLABLE
 from rollingq_jax.pretrained.load import FORMATS
+from rollingq_jax.training.balancing import METHODS, SCOPES
 
 # Parameters that the test split may be evaluated with.
 TESTED = ("last", "best")
@@ -61,6 +62,16 @@ CHECKS: dict[str, Check] = {
     "a probability below 1",
   ),
   "model.attention.cls_std": at_least(0),
+  "balance.name": one_of(*METHODS),
+  "balance.alpha": at_least(0),
+  "balance.scope": one_of(*SCOPES),
+  "balance.first_epoch": at_least(0),
+  "balance.last_epoch": at_least(0),
+  "balance.momentum": ((lambda x: 0 <= x < 1), "a share below 1"),
+  "balance.observed_share": (
+    (lambda x: 0 < x <= 1),
+    "a share above 0, at most 1",
+  ),
   "optimizer.learning_rate": at_least(0),
   "optimizer.momentum": at_least(0),
   "optimizer.weight_decay": at_least(0),

@@ -10,6 +10,7 @@ import jax
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.errors import UserError
 from rollingq_jax.rolling import RollingQInfo
+from rollingq_jax.training.balancing import observe_epoch
 from rollingq_jax.training.checkpoint import Checkpoints
 from rollingq_jax.training.console import Screen
 from rollingq_jax.training.lines import (
@@ -96,6 +97,8 @@ def train(
 ) -> TrainState:
   """Runs the remaining steps; saves and returns early when asked to stop."""
   config = run.config
+  if not int(state.step):
+    state = observe_balance(run, state, 0)
   last_batch_only = config.rollingq.air == "last_batch"
   for step in range(int(state.step) + 1, run.total_steps + 1):
     if stop:
@@ -167,11 +170,29 @@ def end_epoch(
       selection,
     )
   )
+  state = observe_balance(run, state, epoch)
   state = _replace(state, epoch_sums=zero_sums(tuple(config.modalities)))
   outputs.checkpoints.save(
     state, iterator, {"accuracy": validation["accuracy"]}
   )
   return state
+
+
+def observe_balance(run: Run, state: TrainState, epoch: int) -> TrainState:
+  """Shows the balance method its share of an epoch once more."""
+  if not run.balance.observed_share:
+    return state
+  first = epoch * run.steps_per_epoch
+  batches = run.batches[first : first + run.steps_per_epoch]
+  observed = observe_epoch(
+    run.observe,
+    run.balance,
+    state,
+    on_device(run, batches),
+    run.steps_per_epoch,
+    epoch,
+  )
+  return _replace(state, balance=observed)
 
 
 def test(

@@ -9,6 +9,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from rollingq_jax.balance import Balance
 from rollingq_jax.data import (
   Dataset,
   evaluation_batches,
@@ -20,6 +21,7 @@ from rollingq_jax.evaluation import evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import JittedEvalStep
 from rollingq_jax.models import MultimodalClassifier, build_model
 from rollingq_jax.pretrained import load_weights
+from rollingq_jax.training.balancing import make_balance, make_observe
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
 from rollingq_jax.training.sharding import make_mesh, put_batch
@@ -47,9 +49,12 @@ class Run(NamedTuple):
   tx: optax.GradientTransformation
   # What is to be said of the weights that it starts from.
   notes: tuple[str, ...]
+  balance: Balance
   train_step: TrainStep
   eval_step: JittedEvalStep
   second_pass: SecondPass
+  # (train state, batch, epoch) -> state of the balance method.
+  observe: JittedEvalStep
 
 
 def prepare(
@@ -101,10 +106,16 @@ def make_run(
   schedule = make_schedule(config.optimizer, steps_per_epoch, total_steps)
   tx = make_optimizer(config.optimizer, schedule)
   model = build_model(config)
+  balance = make_balance(config)
   batch = put_batch(_first(batches), mesh)
-  modalities = tuple(config.modalities)
   state = init_state(
-    model, tx, batch, seed=config.seed, modalities=modalities, mesh=mesh
+    model,
+    tx,
+    batch,
+    seed=config.seed,
+    modalities=tuple(config.modalities),
+    mesh=mesh,
+    balance=balance,
   )
   state, notes = _start_from_weights(config, state, batch)
   shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -119,9 +130,11 @@ def make_run(
     model=model,
     tx=tx,
     notes=notes,
-    train_step=make_train_step(model, tx, shardings),
+    balance=balance,
+    train_step=make_train_step(model, tx, shardings, balance, steps_per_epoch),
     eval_step=make_eval_step(model.apply),
     second_pass=make_second_pass(model, config.rollingq.mean_over),
+    observe=make_observe(model, balance),
   )
   return run, state
 

@@ -12,6 +12,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
+from rollingq_jax.balance import Balance
 from rollingq_jax.pretrained.rules import path_name
 from rollingq_jax.training.sharding import replicated
 
@@ -33,6 +34,8 @@ class TrainState(struct.PyTreeNode):
   batch_stats: Any
   # A `RollingQState` for each attention that has one; {} without any.
   rollingq: Any
+  # State of the balance method; {} without any.
+  balance: Any
   # Base key of the run; step t uses fold_in(rng, t).
   rng: Any
   # Sums over the open epoch and over the open rolling window, `zero_sums`.
@@ -81,6 +84,7 @@ def init_state(
   seed: int,
   modalities: tuple[str, ...],
   mesh: Mesh,
+  balance: Balance,
 ) -> TrainState:
   """State at step 0, born on the mesh with its final sharding."""
 
@@ -93,6 +97,7 @@ def init_state(
       opt_state=tx.init(variables["params"]),
       batch_stats=variables.get("batch_stats", {}),
       rollingq=variables.get("rollingq", {}),
+      balance=balance.init(_features(model, variables, batch)),
       rng=run_rng,
       epoch_sums=zero_sums(modalities),
       window_sums=zero_sums(modalities),
@@ -102,6 +107,15 @@ def init_state(
   shapes = jax.eval_shape(init, rng, batch)
   shardings = jax.tree.map(lambda _: replicated(mesh), shapes)
   return jax.jit(init, out_shardings=shardings)(rng, batch)
+
+
+def _features(model: nn.Module, variables: Any, batch: Any) -> dict[str, Array]:
+  """Zeros in the shapes of the class tokens."""
+  output: Any = jax.eval_shape(model.apply, variables, batch)
+  return {
+    name: jnp.zeros(t.values.shape[::2], jnp.float32)
+    for name, t in output.tokens.items()
+  }
 
 
 def with_variables(

@@ -10,8 +10,10 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from rollingq_jax.balance import Balance
 from rollingq_jax.evaluation.metrics import cosine_sums, cross_entropy
 from rollingq_jax.models.classifier import ClassifierOutput
+from rollingq_jax.training.balancing import modulate, signals_of
 from rollingq_jax.training.state import TrainState
 
 Batch = dict[str, Array]
@@ -27,7 +29,11 @@ def total_loss(output: ClassifierOutput, batch: Batch) -> Float[Array, ""]:
 
 
 def make_train_step(
-  model: nn.Module, tx: optax.GradientTransformation, shardings: TrainState
+  model: nn.Module,
+  tx: optax.GradientTransformation,
+  shardings: TrainState,
+  balance: Balance,
+  steps_per_epoch: int,
 ) -> TrainStep:
   """Jitted (state, batch) -> state; the old state is donated.
 
@@ -35,21 +41,29 @@ def make_train_step(
     model: the classifier.
     tx: the optimizer.
     shardings: of every leaf of the state; they are kept.
+    balance: adds to the loss and modulates the encoders' gradients.
+    steps_per_epoch: to know the epoch.
   """
 
   @partial(jax.jit, donate_argnums=0, out_shardings=shardings)
   def train_step(state: TrainState, batch: Batch) -> TrainState:
+    rng = jax.random.fold_in(state.rng, state.step)
+    epoch = state.step // steps_per_epoch
+
     def loss_fn(params: Any) -> tuple[Array, tuple[ClassifierOutput, Any]]:
       output, updates = model.apply(
         {**state.variables, "params": params},
         batch,
         train=True,
-        rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
+        rngs={"dropout": rng},
         mutable=["batch_stats", "rollingq"],
       )
-      return total_loss(output, batch), (output, updates)
+      extra = balance.loss(state.balance, signals_of(output, batch, epoch))
+      return total_loss(output, batch) + extra, (output, updates)
 
     grads, loss, (output, updates) = _gradients(loss_fn, state.params)
+    signals = signals_of(output, batch, epoch)
+    grads = modulate(balance, state, grads, signals, jax.random.fold_in(rng, 1))
     # optax raises floats to the power of its integer count.
     with jax.numpy_dtype_promotion("standard"):
       deltas, opt_state = tx.update(grads, state.opt_state, state.params)

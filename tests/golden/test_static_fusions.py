@@ -46,11 +46,12 @@ def check(golden, case, model, names):
   label = jnp.asarray(golden["label"], jnp.int32)
 
   def loss(params, x, y):
-    (logits, _), captured = model.apply(
+    output, captured = model.apply(
       {"params": params}, tokens_of(x, y), capture_intermediates=True
     )
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-    return cross_entropy(logits, label).mean(), (logits, captured)
+    loss = cross_entropy(output.logits, label).mean()
+    return loss, (output.logits, captured)
 
   shapes = jax.eval_shape(model.init, jax.random.key(0), tokens_of(x, y))
   assert jax.tree.map(jnp.shape, shapes["params"]) == jax.tree.map(
