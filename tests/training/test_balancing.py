@@ -28,14 +28,14 @@ def start(small_config):
 @pytest.mark.parametrize("fusion", ["concat", "sum"])
 def test_shares_of_a_static_fusion_sum_to_its_logits(start, fusion):
   run, state, batch = start(f"fusion={fusion}")
-  output = run.model.apply(state.variables, batch)
+  output = jax.jit(run.model.apply)(state.variables, batch)
   total = sum(output.modality_logits.values())
   np.testing.assert_allclose(total, output.logits, atol=1e-5)
 
 
 def test_probes_stand_for_the_modalities_of_attention(start):
   run, state, batch = start("fusion=attention")
-  output = run.model.apply(state.variables, batch)
+  output = jax.jit(run.model.apply)(state.variables, batch)
   for name, logits in output.modality_logits.items():
     np.testing.assert_array_equal(logits, output.probe_logits[name])
 
@@ -43,7 +43,7 @@ def test_probes_stand_for_the_modalities_of_attention(start):
 @pytest.mark.parametrize("fusion", ["concat", "attention"])
 def test_the_encoders_gradients_are_scaled_by_the_coefficients(start, fusion):
   run, state, batch = start(f"fusion={fusion},balance=ogm")
-  output = run.model.apply(state.variables, batch)
+  output = jax.jit(run.model.apply)(state.variables, batch)
   signals = signals_of(output, batch, jnp.int32(0))
   scale = coefficients(ratios_of(signals), run.config.balance.alpha)
   ones = jax.tree.map(jnp.ones_like, state.params)
@@ -87,7 +87,7 @@ def test_prototypes_are_made_before_the_first_step_and_add_to_the_loss(start):
   state = observe_balance(run, state, 0)
   assert state.balance.known.all()
   before = jax.tree.map(np.asarray, state.balance)
-  output = run.model.apply(state.variables, batch)
+  output = jax.jit(run.model.apply)(state.variables, batch)
   signals = signals_of(output, batch, jnp.int32(0))
   assert run.balance.loss(state.balance, signals) > 0
   state = run.train_step(state, batch)
