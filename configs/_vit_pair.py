@@ -4,37 +4,16 @@ from ml_collections import ConfigDict
 
 from rollingq_jax.config import parse_arg
 
-from . import _protocol, base
+from . import _systems, base
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """See configs/ks.py for `arg`."""
-  variant = parse_arg(
-    arg,
-    fusion=(
-      "attention",
-      "uniform",
-      "concat",
-      "sum",
-      "film",
-      "gated",
-      "unimodal",
-    ),
-    modalities=("audio+visual", "audio", "visual"),
-    rollingq=("auto", "on", "off"),
-    balance=("none", "ogm", "ogm_ge", "pmr"),
-    protocol=_protocol.PROTOCOLS,
-    encoder=("vit", "resnet18"),
-  )
+  variant = parse_arg(arg, **_systems.VARIANTS, encoder=("vit", "resnet18"))
   config = base.get_config()
-  config.modalities = tuple(variant.modalities.split("+"))
-  config.model.fusion = variant.fusion
-  rolls = variant.fusion == "attention" and variant.rollingq == "auto"
-  config.rollingq.enabled = rolls or variant.rollingq == "on"
-  config.balance.name = variant.balance
   _set_encoders(config.model, variant.encoder)
   config.optimizer.weight_decay = 1e-4
-  _protocol.set_protocol(config, variant.protocol)
+  _systems.set_system(config, variant)
   return config
 
 

@@ -4,9 +4,11 @@
 
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|film|gated|unimodal
+    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
     modalities=audio+visual|audio|visual    (unimodal: one of them)
-    rollingq=on|off                         (default: on for attention)
+    rollingq=auto|on|off                    (auto: on for attention)
+    pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
+                                             attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
     noise=sensor_failure|clean_train|none
     protocol=honest|reference               (see configs/_protocol.py)
@@ -18,37 +20,23 @@ from ml_collections import ConfigDict
 
 from rollingq_jax.config import parse_arg
 
-from . import _protocol, base
+from . import _systems, base
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """See the module's docstring for `arg`."""
   variant = parse_arg(
     arg,
-    fusion=(
-      "attention",
-      "uniform",
-      "concat",
-      "sum",
-      "film",
-      "gated",
-      "unimodal",
-    ),
-    modalities=("audio+visual", "audio", "visual"),
-    rollingq=("auto", "on", "off"),
-    balance=("none", "ogm", "ogm_ge", "pmr"),
+    **_systems.VARIANTS,
     noise=("sensor_failure", "clean_train", "none"),
-    protocol=_protocol.PROTOCOLS,
   )
   config = base.get_config()
-  config.modalities = tuple(variant.modalities.split("+"))
   config.num_classes = 10
   config.data.name = "av_digits"
   config.data.noise = variant.noise
   config.data.shapes = ConfigDict({"audio": (28, 13), "visual": (1, 28, 28, 1)})
 
   model = config.model
-  model.fusion = variant.fusion
   model.width = 64
   model.depth = 2
   model.num_heads = 4
@@ -62,9 +50,6 @@ def get_config(arg: str = "") -> ConfigDict:
       "visual": {"kind": "patches", "patch_size": (7, 7)},
     }
   )
-  rolls = variant.fusion == "attention" and variant.rollingq == "auto"
-  config.rollingq.enabled = rolls or variant.rollingq == "on"
-  config.balance.name = variant.balance
 
   if variant.noise == "clean_train":
     config.total_epochs = 16
@@ -75,5 +60,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.total_epochs = 18
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
-  _protocol.set_protocol(config, variant.protocol)
+  _systems.set_system(config, variant)
   return config

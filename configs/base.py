@@ -48,7 +48,8 @@ def get_config(arg: str = "") -> ConfigDict:
   data.prefetch_batches = 8
 
   model = config.model = ConfigDict()
-  # unimodal | sum | concat | film | gated | uniform | attention
+  # unimodal | sum | concat | film | gated | uniform | attention | mult | jmt |
+  # mmml
   model.fusion = "attention"
   # Modality that conditions the others in film and gated; unset: the first.
   model.condition = placeholder(str)
@@ -71,6 +72,19 @@ def get_config(arg: str = "") -> ConfigDict:
   model.bottleneck.depth = 0
   model.bottleneck.num_tokens = 4
   model.bottleneck.num_heads = 1
+  # How mult, jmt and mmml pool their streams. paper: as their papers do.
+  # attention: a class token attends to them, whose query RollingQ can roll.
+  model.pool = "paper"
+  # mult, jmt, mmml: layers between the modalities.
+  model.cross = ConfigDict()
+  model.cross.depth = 2
+  model.cross.num_heads = 4
+  model.cross.dropout = 0.1
+  # mult: whether a step is hidden from the steps before it.
+  model.cross.future_mask = False
+  # jmt, pool paper: of the outputs of a step. linear (FC) | attention
+  # (SELF_ATTEN)
+  model.cross.readout = "attention"
   model.attention = ConfigDict()
   # Each as wide as the tokens.
   model.attention.num_heads = 1

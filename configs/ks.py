@@ -10,9 +10,11 @@ choose the epoch on the test list.
 
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|film|gated|unimodal
+    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
     modalities=audio+visual|audio|visual    (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
+    pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
+                                             attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
     protocol=honest|reference               (see configs/_protocol.py)
     encoder=vit|resnet18

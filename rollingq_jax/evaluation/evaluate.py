@@ -33,7 +33,7 @@ def evaluate(
   eval_step: EvalStep,
   variables: Any,
   batches: Iterable[Batch],
-  modalities: Sequence[str],
+  streams: Sequence[str],
 ) -> dict[str, float]:
   """Metrics over all batches; see `summarise` for their names.
 
@@ -41,7 +41,7 @@ def evaluate(
     eval_step: from `make_eval_step`.
     variables: collections of the model.
     batches: on the devices, each with `label` and `mask`.
-    modalities: in the model's order.
+    streams: what AIR is of, in the model's order: its modalities, as a rule.
 
   Raises:
     ValueError: no batches.
@@ -52,4 +52,4 @@ def evaluate(
     sums = add(sums, jax.device_get(batch_sum))
   if sums is None:
     raise ValueError("evaluate: no batches")
-  return summarise(sums, modalities)
+  return summarise(sums, streams)

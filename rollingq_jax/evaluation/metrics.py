@@ -68,8 +68,9 @@ def confusion(
   return jnp.einsum("bi,bj->ij", truth, guess)
 
 
-def summarise(sums: Sums, modalities: Sequence[str]) -> dict[str, float]:
-  """Metrics from sums over a split, modalities named in the model's order.
+def summarise(sums: Sums, streams: Sequence[str]) -> dict[str, float]:
+  """Metrics from sums over a split, streams (modalities, as a rule) in the
+  model's order.
 
   `accuracy`, `macro_f1` and the probes' accuracies are fractions; `air/m` is
   AIR_m averaged over heads, in [-2, 2]; `share/m` the mean attention share of
@@ -87,7 +88,7 @@ def summarise(sums: Sums, modalities: Sequence[str]) -> dict[str, float]:
   for name, correct in sums["probe_correct"].items():
     metrics[f"probe/{name}"] = float(correct) / count
   if "share" in sums:
-    metrics |= _attention_metrics(sums, modalities)
+    metrics |= _attention_metrics(sums, streams)
   return {name: float(value) for name, value in metrics.items()}
 
 
@@ -134,7 +135,9 @@ def _advantage(
   """The others' mean noise level minus the modality's own, where known."""
   if f"{name}_noise" not in batch:
     return None
-  levels = {m: batch[f"{m}_noise"] for m in aux.attention_share}
+  levels = {
+    m: batch[f"{m}_noise"] for m in aux.attention_share if f"{m}_noise" in batch
+  }
   others = [level for m, level in levels.items() if m != name]
   return jnp.mean(jnp.stack(others), axis=0) - levels[name]
 
@@ -153,13 +156,11 @@ def _moments(
   return sums
 
 
-def _attention_metrics(
-  sums: Sums, modalities: Sequence[str]
-) -> dict[str, float]:
+def _attention_metrics(sums: Sums, streams: Sequence[str]) -> dict[str, float]:
   count = float(sums["count"])
   air = mean_air(sums["cosine"])
   metrics = {}
-  for name, rate in zip(modalities, air, strict=True):
+  for name, rate in zip(streams, air, strict=True):
     share = {key: float(v) / count for key, v in sums["share"][name].items()}
     metrics[f"air/{name}"] = float(rate)
     metrics[f"share/{name}"] = share["x"]

@@ -21,8 +21,11 @@ from rollingq_jax.models.fusion import (
   GatedFusion,
   SumFusion,
 )
+from rollingq_jax.models.jmt import JOINT, JMTFusion
 from rollingq_jax.models.layers import BlockConfig
 from rollingq_jax.models.mbt import BottleneckMixer
+from rollingq_jax.models.mmml import MMMLFusion
+from rollingq_jax.models.mult import MulTFusion
 from rollingq_jax.models.resnet import ResNetEncoder
 
 ENCODERS = ("sequence", "patches", "spectrogram", "resnet18")
@@ -34,9 +37,14 @@ FUSIONS = (
   "gated",
   "uniform",
   "attention",
+  "mult",
+  "jmt",
+  "mmml",
 )
-# Fusions whose query RollingQ can roll.
-ROLLABLE = ("attention",)
+# Fusions that end in streams, which they pool as their papers do, or by a class
+# token's attention.
+POOLING = ("mult", "jmt", "mmml")
+POOLS = ("paper", "attention")
 
 
 def build_model(config: Any) -> MultimodalClassifier:
@@ -64,6 +72,18 @@ def build_model(config: Any) -> MultimodalClassifier:
     mixer=_build_mixer(model),
     dtype=jnp.dtype(model.dtype),
   )
+
+
+def pooled_streams(config: Any) -> tuple[str, ...]:
+  """What a class token's attention tells apart, in its order."""
+  joint = (JOINT,) if config.model.fusion == "jmt" else ()
+  return (*config.modalities, *joint)
+
+
+def has_query(model: Any) -> bool:
+  """Whether a fusion has a query that RollingQ can roll."""
+  pools = model.fusion in POOLING and model.pool == "attention"
+  return model.fusion == "attention" or pools
 
 
 def _block(model: Any, num_heads: int) -> BlockConfig:
@@ -121,6 +141,8 @@ def _build_fusion(
     return FiLMFusion(num_classes, condition, dtype)
   if model.fusion == "gated":
     return GatedFusion(num_classes, condition, model.width, dtype)
+  if model.fusion in POOLING:
+    return _build_pooling(model, num_classes)
   if model.fusion in ("attention", "uniform"):
     attention = model.attention
     hook = RollingQuery() if model.fusion == "attention" else zero_query
@@ -135,3 +157,33 @@ def _build_fusion(
   raise UserError(
     f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
   )
+
+
+def _build_pooling(model: Any, num_classes: int) -> nn.Module:
+  """MulT, JMT or MMML."""
+  cross, attention = model.cross, model.attention
+  by_attention = model.pool == "attention"
+  common: dict[str, Any] = {
+    "num_classes": num_classes,
+    "num_heads": cross.num_heads,
+    "depth": cross.depth,
+    "dropout": cross.dropout,
+    "pool_heads": attention.num_heads,
+    "cls_std": attention.cls_std,
+    "process_query": RollingQuery() if by_attention else None,
+    "dtype": jnp.dtype(model.dtype),
+  }
+  hidden_width = model.mlp_ratio * model.width
+  if model.fusion == "mult":
+    return MulTFusion(
+      width=model.width,
+      future_mask=cross.future_mask,
+      pool="attention" if by_attention else "last",
+      **common,
+    )
+  if model.fusion == "jmt":
+    mode = "fc" if cross.readout == "linear" else "self_attention"
+    pool = "attention" if by_attention else "last"
+    return JMTFusion(hidden_width=hidden_width, mode=mode, pool=pool, **common)
+  pool = "attention" if by_attention else "concat"
+  return MMMLFusion(hidden_width=hidden_width, pool=pool, **common)

@@ -25,6 +25,9 @@ class ClassifierOutput(NamedTuple):
   # Logits that stand for each modality by itself: its share of the fusion's
   # where these are a sum, otherwise its probe's.
   modality_logits: dict[str, Float[Array, "b c"]] | None = None
+  # Further logits of each modality whose cross entropies are part of the loss,
+  # where a sample has the modality.
+  own_logits: dict[str, Float[Array, "b c"]] | None = None
 
 
 class MultimodalClassifier(nn.Module):
@@ -76,7 +79,8 @@ class MultimodalClassifier(nn.Module):
       probe_logits=probes,
       tokens=tokens,
       aux=fused.aux,
-      modality_logits=probes if fused.shares is None else fused.shares,
+      modality_logits=fused.shares or fused.own_logits or probes,
+      own_logits=fused.own_logits,
     )
 
 

@@ -29,6 +29,8 @@ class FusionOutput(NamedTuple):
   aux: FusionAux | None = None
   # Each modality's share of the logits where these are a sum over modalities.
   shares: dict[str, Float[Array, "b c"]] | None = None
+  # Logits of each modality alone whose cross entropies are part of the loss.
+  own_logits: dict[str, Float[Array, "b c"]] | None = None
 
 
 def head(num_classes: int, dtype: Any, name: str) -> nn.Dense:
@@ -200,6 +202,23 @@ class AttentionFusion(nn.Module):
     )(cls_token, tokens, train)
     logits = head(self.num_classes, self.dtype, "head")(output)
     return FusionOutput(logits, aux)
+
+
+def pool_by_class_token(
+  fusion: Any, tokens: dict[str, Tokens], train: bool
+) -> tuple[Float[Array, "b d"], FusionAux]:
+  """A class token's attention over all tokens, in the fusion that calls it."""
+  width = next(iter(tokens.values())).values.shape[-1]
+  init = nn.initializers.normal(fusion.cls_std)
+  cls_token = fusion.param("cls_token", init, (1, width))
+  return ClassTokenAttention(
+    num_heads=fusion.pool_heads,
+    head_dim=width,
+    dropout=fusion.dropout,
+    process_query=fusion.process_query,
+    dtype=fusion.dtype,
+    name="attention",
+  )(cls_token, tokens, train)
 
 
 def _class_tokens(tokens: dict[str, Tokens]) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.build import ENCODERS, FUSIONS, ROLLABLE
+from rollingq_jax.models.build import ENCODERS, FUSIONS, POOLS, has_query
 from rollingq_jax.pretrained.load import FORMATS
 from rollingq_jax.training.balancing import METHODS, SCOPES
 
@@ -56,6 +56,11 @@ CHECKS: dict[str, Check] = {
   "model.bottleneck.depth": at_least(0),
   "model.bottleneck.num_tokens": at_least(1),
   "model.bottleneck.num_heads": at_least(1),
+  "model.pool": one_of(*POOLS),
+  "model.cross.depth": at_least(1),
+  "model.cross.num_heads": at_least(1),
+  "model.cross.dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
+  "model.cross.readout": one_of("linear", "attention"),
   "model.attention.num_heads": at_least(1),
   "model.attention.dropout": (
     (lambda x: 0 <= x < 1),
@@ -115,11 +120,12 @@ def check_config(config: Any) -> None:
   condition = config.model.condition
   if condition is not None:
     _check_known(config, "model.condition", (condition,))
-  if config.rollingq.enabled and config.model.fusion not in ROLLABLE:
+  if config.rollingq.enabled and not has_query(config.model):
     raise UserError(
       f"config.rollingq.enabled is True but config.model.fusion "
-      f"{config.model.fusion!r} has no query to roll; use a fusion of "
-      f"{', '.join(ROLLABLE)} or --config.rollingq.enabled=False"
+      f"{config.model.fusion!r} with config.model.pool {config.model.pool!r} "
+      "has no query to roll; use attention, or mult, jmt or mmml with pool "
+      "attention, or --config.rollingq.enabled=False"
     )
 
 
@@ -133,7 +139,7 @@ def _check_known(config: Any, path: str, names: Sequence[str]) -> None:
 
 
 def _check_heads(model: Any) -> None:
-  for path in ("num_heads", "bottleneck.num_heads"):
+  for path in ("num_heads", "bottleneck.num_heads", "cross.num_heads"):
     if model.width % _get(model, path):
       raise UserError(
         f"config.model.width {model.width} is not a multiple of "

@@ -69,7 +69,7 @@ def epoch_line(
 
 
 def train_metrics(
-  state: TrainState, modalities: tuple[str, ...]
+  state: TrainState, streams: tuple[str, ...]
 ) -> dict[str, float]:
   """Metrics over the training batches of the open epoch."""
   sums = jax.device_get(state.epoch_sums)
@@ -82,7 +82,7 @@ def train_metrics(
     air = mean_air(
       {"sum": sums["cosine"][:, None], "count": sums["cosine_count"]}
     )
-    for name, rate in zip(modalities, air, strict=True):
+    for name, rate in zip(streams, air, strict=True):
       metrics[f"air/{name}"] = float(rate)
       metrics[f"share/{name}"] = float(sums["share"][name]) / count
   return metrics
@@ -95,7 +95,7 @@ def window_lines(
 
   AIR, alpha, angle (radians) and rolled are lists over heads.
   """
-  names = tuple(run.config.modalities)
+  names = run.streams
   infos, sums = jax.device_get((infos, state.window_sums))
   count = max(float(sums["count"]), 1.0)
   return [

@@ -140,7 +140,7 @@ def end_window(
     state,
     rollingq=rolled,
     epoch_sums=state.epoch_sums | {"rotations": rotations},
-    window_sums=zero_sums(tuple(run.config.modalities)),
+    window_sums=zero_sums(run.streams),
   )
 
 
@@ -154,7 +154,7 @@ def end_epoch(
   """Validates, writes the epoch's lines, saves a checkpoint."""
   check_finite(state, outputs.checkpoints)
   config, epoch = run.config, step // run.steps_per_epoch - 1
-  trained = train_metrics(state, tuple(config.modalities))
+  trained = train_metrics(state, run.streams)
   selection = config.evaluation.selection_split
   validation = evaluate_split(run, state, selection)
   outputs.log.metrics(step, epoch, "train", trained)
@@ -171,7 +171,7 @@ def end_epoch(
     )
   )
   state = observe_balance(run, state, epoch)
-  state = _replace(state, epoch_sums=zero_sums(tuple(config.modalities)))
+  state = _replace(state, epoch_sums=zero_sums(run.streams))
   outputs.checkpoints.save(
     state, iterator, {"accuracy": validation["accuracy"]}
   )

@@ -19,7 +19,11 @@ from rollingq_jax.data import (
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.evaluation import evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import JittedEvalStep
-from rollingq_jax.models import MultimodalClassifier, build_model
+from rollingq_jax.models import (
+  MultimodalClassifier,
+  build_model,
+  pooled_streams,
+)
 from rollingq_jax.pretrained import load_weights
 from rollingq_jax.training.balancing import make_balance, make_observe
 from rollingq_jax.training.checks import check_config
@@ -46,6 +50,8 @@ class Run(NamedTuple):
   total_steps: int
   plan: WindowPlan
   model: MultimodalClassifier
+  # What AIR and attention share are of: the modalities, as a rule.
+  streams: tuple[str, ...]
   tx: optax.GradientTransformation
   # What is to be said of the weights that it starts from.
   notes: tuple[str, ...]
@@ -107,13 +113,14 @@ def make_run(
   tx = make_optimizer(config.optimizer, schedule)
   model = build_model(config)
   balance = make_balance(config)
+  streams = pooled_streams(config)
   batch = put_batch(_first(batches), mesh)
   state = init_state(
     model,
     tx,
     batch,
     seed=config.seed,
-    modalities=tuple(config.modalities),
+    streams=streams,
     mesh=mesh,
     balance=balance,
   )
@@ -128,6 +135,7 @@ def make_run(
     total_steps=total_steps,
     plan=make_plan(config, steps_per_epoch, total_steps),
     model=model,
+    streams=streams,
     tx=tx,
     notes=notes,
     balance=balance,
@@ -170,7 +178,7 @@ def evaluate_split(
     run.eval_step,
     state.variables,
     on_device(run, batches),
-    tuple(run.config.modalities),
+    run.streams,
   )
 
 

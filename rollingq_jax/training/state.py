@@ -52,11 +52,11 @@ class TrainState(struct.PyTreeNode):
     }
 
 
-def zero_sums(modalities: tuple[str, ...]) -> dict[str, Any]:
+def zero_sums(streams: tuple[str, ...]) -> dict[str, Any]:
   """Sums before the first sample.
 
   `bad_step` is the first step with a loss that is not finite, -1 if none;
-  `share` and `cosine`, the latter in the modalities' order, stay 0 where the
+  `share` and `cosine`, the latter in the streams' order, stay 0 where the
   fusion has no attention; `rotations`
   are added by the loop.
   """
@@ -64,13 +64,13 @@ def zero_sums(modalities: tuple[str, ...]) -> dict[str, Any]:
     "count": (),
     "loss": (),
     "correct": (),
-    "cosine": (len(modalities),),
-    "cosine_count": (len(modalities),),
+    "cosine": (len(streams),),
+    "cosine_count": (len(streams),),
   }
   # An array each: the step donates them, and none may be donated twice.
   sums = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
   return sums | {
-    "share": {name: jnp.zeros((), jnp.float32) for name in modalities},
+    "share": {name: jnp.zeros((), jnp.float32) for name in streams},
     "bad_step": jnp.full((), -1, jnp.int32),
     "rotations": jnp.zeros((), jnp.int32),
   }
@@ -82,7 +82,7 @@ def init_state(
   batch: dict[str, Array],
   *,
   seed: int,
-  modalities: tuple[str, ...],
+  streams: tuple[str, ...],
   mesh: Mesh,
   balance: Balance,
 ) -> TrainState:
@@ -99,8 +99,8 @@ def init_state(
       rollingq=variables.get("rollingq", {}),
       balance=balance.init(_features(model, variables, batch)),
       rng=run_rng,
-      epoch_sums=zero_sums(modalities),
-      window_sums=zero_sums(modalities),
+      epoch_sums=zero_sums(streams),
+      window_sums=zero_sums(streams),
     )
 
   rng = jax.random.key(seed)

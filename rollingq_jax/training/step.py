@@ -22,9 +22,17 @@ TrainStep: TypeAlias = jax.stages.Wrapped
 
 
 def total_loss(output: ClassifierOutput, batch: Batch) -> Float[Array, ""]:
-  """Cross entropy of the fusion plus that of every probe."""
-  logits = [output.logits, *output.probe_logits.values()]
-  losses = [cross_entropy(x, batch["label"], batch["mask"]) for x in logits]
+  """Cross entropy of the fusion plus those of every probe and own logits.
+
+  A modality's own logits count where a sample has it.
+  """
+  mask = batch["mask"]
+  terms = [(x, mask) for x in (output.logits, *output.probe_logits.values())]
+  terms += [
+    (x.astype(jnp.float32), mask & output.tokens[name].mask[:, 0])
+    for name, x in (output.own_logits or {}).items()
+  ]
+  losses = [cross_entropy(x, batch["label"], m) for x, m in terms]
   return jnp.sum(jnp.stack(losses))
 
 

@@ -1,0 +1,153 @@
+"""Post-norm steps over masked tokens; attention to nothing gives 0."""
+
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from rollingq_jax.models.encoders import Tokens
+from rollingq_jax.models.layers import XAVIER
+
+Activation: TypeAlias = Literal["relu", "gelu"]
+
+
+class PostNormConfig(NamedTuple):
+  """What all post-norm steps of a fusion have in common."""
+
+  # Heads of every attention; must divide the width.
+  num_heads: int
+  # Hidden width of the MLPs.
+  hidden_width: int
+  norm_eps: float
+  # gelu is the exact one.
+  activation: Activation = "relu"
+  # Probability, on attention weights and on the output of each step.
+  dropout: float = 0.0
+  # Computation; parameters, norms and softmax are float32.
+  dtype: Any = jnp.float32
+
+
+class PostNormAttention(nn.Module):
+  """norm(x + attention(x, context)).
+
+  Attributes:
+    config: heads, norm and dropout.
+  """
+
+  config: PostNormConfig
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b n d"], context: Tokens, train: bool = False
+  ) -> Float[Array, "b n d"]:
+    """The step; without any context x is only normalised."""
+    y = attend(multi_head(self.config, "attention"), x, context, train)
+    return add_and_norm(self.config, x, y, train)
+
+
+class PostNormMLP(nn.Module):
+  """norm(x + W_2 f(W_1 x)).
+
+  Attributes:
+    config: hidden width, activation, norm and dropout.
+  """
+
+  config: PostNormConfig
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b n d"], train: bool = False
+  ) -> Float[Array, "b n d"]:
+    """The step applied to each token."""
+    config, width = self.config, x.shape[-1]
+    y = dense(config.hidden_width, config.dtype, "hidden")(x)
+    y = nn.relu(y) if config.activation == "relu" else _gelu(y)
+    y = dense(width, config.dtype, "out")(y)
+    return add_and_norm(config, x, y, train)
+
+
+def attend(
+  attention: nn.MultiHeadDotProductAttention,
+  x: Float[Array, "b q d"],
+  context: Tokens,
+  train: bool,
+) -> Float[Array, "b q d"]:
+  """Attention of x over a context's unmasked tokens; 0 where it has none."""
+  y = attention(
+    x,
+    context.values,
+    mask=context.mask[:, None, None, :],
+    deterministic=not train,
+    sow_weights=True,
+  )
+  return jnp.where(context.mask.any(axis=1)[:, None, None], y, 0.0)
+
+
+def multi_head(
+  config: PostNormConfig, name: str
+) -> nn.MultiHeadDotProductAttention:
+  """Attention whose heads share the width."""
+  return nn.MultiHeadDotProductAttention(
+    num_heads=config.num_heads,
+    dropout_rate=config.dropout,
+    kernel_init=XAVIER,
+    dtype=config.dtype,
+    attention_fn=_attention,
+    name=name,
+  )
+
+
+def add_and_norm(
+  config: PostNormConfig,
+  x: Float[Array, "b n d"],
+  y: Float[Array, "b n d"],
+  train: bool,
+) -> Float[Array, "b n d"]:
+  """norm(x + dropout(y)), in the module that calls it."""
+  y = nn.Dropout(config.dropout)(y, deterministic=not train)
+  norm = nn.LayerNorm(
+    epsilon=config.norm_eps,
+    dtype=config.dtype,
+    use_fast_variance=False,
+    name="norm",
+  )
+  return norm(x + y)
+
+
+def dense(width: int, dtype: Any, name: str) -> nn.Dense:
+  """Linear layer."""
+  return nn.Dense(width, kernel_init=XAVIER, dtype=dtype, name=name)
+
+
+def _attention(
+  query: Float[Array, "b q h d"],
+  key: Float[Array, "b n h d"],
+  value: Float[Array, "b n h d"],
+  mask: Bool[Array, "b #h #q n"],
+  dropout_rng: Array | None,
+  dropout_rate: float,
+  deterministic: bool,
+  module: nn.Module,
+) -> Float[Array, "b q h d"]:
+  """softmax(q k^T / sqrt(d)) v, with the signature of linen's attention_fn.
+
+  Its kernels have no dropout, or a softmax in half precision.
+  """
+  scores = jnp.einsum(
+    "bqhd,bnhd->bhqn", query, key, preferred_element_type=jnp.float32
+  )
+  scores = scores / math.sqrt(query.shape[-1])
+  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(scores)
+  module.sow("intermediates", "attention_weights", weights)
+  if dropout_rng is not None and not deterministic:
+    keep = jax.random.bernoulli(dropout_rng, 1 - dropout_rate, weights.shape)
+    weights = jnp.where(keep, weights / (1 - dropout_rate), 0.0)
+  return jnp.einsum("bhqn,bnhd->bqhd", weights.astype(value.dtype), value)
+
+
+def _gelu(x: Array) -> Array:
+  return nn.gelu(x, approximate=False)
