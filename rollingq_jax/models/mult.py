@@ -18,13 +18,13 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.attention import (
-  ClassTokenAttention,
-  FusionAux,
-  ProcessQuery,
-)
+from rollingq_jax.models.attention import FusionAux, ProcessQuery
 from rollingq_jax.models.encoders import Tokens
-from rollingq_jax.models.fusion import FusionOutput, head
+from rollingq_jax.models.fusion import (
+  FusionOutput,
+  head,
+  pool_by_class_token,
+)
 from rollingq_jax.models.layers import XAVIER, BlockConfig, layer_norm
 
 # Layers of the memory, where the crossmodal Transformers have fewer.
@@ -247,18 +247,7 @@ class MulTFusion(nn.Module):
     if self.pool == "last":
       steps = [self._last_step(t) for t in memories.values()]
       return jnp.concatenate(steps, axis=-1), None
-    width = self.width * (len(memories) - 1)
-    cls_token = self.param(
-      "cls_token", nn.initializers.normal(self.cls_std), (1, width)
-    )
-    return ClassTokenAttention(
-      num_heads=self.pool_heads,
-      head_dim=width,
-      dropout=self.dropout,
-      process_query=self.process_query,
-      dtype=self.dtype,
-      name="attention",
-    )(cls_token, memories, train)
+    return pool_by_class_token(self, memories, train)
 
   def _last_step(self, memory: Tokens) -> Float[Array, "b d"]:
     """The last step, the first of a modality that a sample lacks."""
