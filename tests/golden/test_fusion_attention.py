@@ -87,7 +87,7 @@ def tokens_of(x, y):
 @partial(jax.value_and_grad, argnums=(0, 1, 2), has_aux=True)
 def loss_and_gradients(params, x, y, model, collection, label):
   variables = {"params": params, "rollingq": collection}
-  logits, aux, _ = model.apply(variables, tokens_of(x, y))
+  logits, aux, *_ = model.apply(variables, tokens_of(x, y))
   loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, label)
   return loss.mean(), (logits, aux)
 
