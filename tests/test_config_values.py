@@ -4,6 +4,7 @@ import pytest
 
 from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
+from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.run import prepare
 
 FIELDS = {
@@ -65,6 +66,23 @@ def test_a_value_out_of_range_is_named_with_its_field(repo_root, field, value):
   )
   with pytest.raises(UserError, match=rf"config\.{field.replace('.', '[.]')}"):
     prepare(config)
+
+
+def test_a_field_that_is_not_used_is_not_held_against_the_others(repo_root):
+  path = str(repo_root / "configs" / "av_digits.py")
+  narrow = ["--config.model.width=18", "--config.model.num_heads=3"]
+  check_config(load_config(path, narrow))
+  with pytest.raises(UserError, match=r"config\.model\.cross\.num_heads 4"):
+    check_config(load_config(f"{path}:fusion=mult", narrow))
+
+
+def test_jmt_cannot_pool_what_a_linear_layer_has_joined(repo_root):
+  config = load_config(
+    f"{repo_root}/configs/av_digits.py:fusion=jmt,pool=attention",
+    ["--config.model.cross.readout=linear"],
+  )
+  with pytest.raises(UserError, match=r"config\.model\.cross\.readout"):
+    check_config(config)
 
 
 @pytest.mark.parametrize("name", ["audio", "visual"])

@@ -58,7 +58,7 @@ class TokenTransformer(nn.Module):
     for index in range(self.depth):
       x = TransformerBlock(self.block, name=f"block{index}")(x, seen)
     if self.final_norm:
-      x = layer_norm(self.block, "norm")(x)
+      x = layer_norm(self.block.norm_eps, dtype, "norm")(x)
     if mask is None:
       return Tokens(x, jnp.ones((batch, length + 1), bool))
     present = jnp.any(mask, axis=1, keepdims=True)

@@ -188,31 +188,23 @@ class AttentionFusion(nn.Module):
     self, tokens: dict[str, Tokens], train: bool = False
   ) -> FusionOutput:
     """Logits of the attention output, and its intermediates."""
-    width = next(iter(tokens.values())).values.shape[-1]
-    cls_token = self.param(
-      "cls_token", nn.initializers.normal(self.cls_std), (1, width)
-    )
-    output, aux = ClassTokenAttention(
-      num_heads=self.num_heads,
-      head_dim=width,
-      dropout=self.dropout,
-      process_query=self.process_query,
-      dtype=self.dtype,
-      name="attention",
-    )(cls_token, tokens, train)
+    output, aux = pool_by_class_token(self, self.num_heads, tokens, train)
     logits = head(self.num_classes, self.dtype, "head")(output)
     return FusionOutput(logits, aux)
 
 
 def pool_by_class_token(
-  fusion: Any, tokens: dict[str, Tokens], train: bool
+  fusion: Any, num_heads: int, tokens: dict[str, Tokens], train: bool
 ) -> tuple[Float[Array, "b d"], FusionAux]:
-  """A class token's attention over all tokens, in the fusion that calls it."""
+  """A class token's attention over all tokens, in the fusion that calls it.
+
+  The fusion has the attributes `cls_std`, `dropout`, `process_query`, `dtype`.
+  """
   width = next(iter(tokens.values())).values.shape[-1]
   init = nn.initializers.normal(fusion.cls_std)
   cls_token = fusion.param("cls_token", init, (1, width))
   return ClassTokenAttention(
-    num_heads=fusion.pool_heads,
+    num_heads=num_heads,
     head_dim=width,
     dropout=fusion.dropout,
     process_query=fusion.process_query,

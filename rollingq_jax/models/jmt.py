@@ -236,7 +236,7 @@ class JMTFusion(nn.Module):
     if last:
       return _mean_step(read[:, :, 0], steps), None
     grouped = group_by_query(list(outputs), Tokens(read, mask))
-    return pool_by_class_token(self, grouped, train)
+    return pool_by_class_token(self, self.pool_heads, grouped, train)
 
 
 def stream_pairs(streams: Sequence[str]) -> list[tuple[str, str]]:

@@ -67,14 +67,14 @@ class TransformerBlock(nn.Module):
   ) -> Float[Array, "b n d"]:
     """The block applied; masked tokens are not attended to."""
     config = self.config
-    y = layer_norm(config)(x)
+    y = layer_norm(config.norm_eps, config.dtype)(x)
     x = x + nn.MultiHeadDotProductAttention(
       num_heads=config.num_heads,
       kernel_init=XAVIER,
       dtype=config.dtype,
       attention_fn=self._attention,
     )(y, mask=None if mask is None else mask[:, None, None, :])
-    y = layer_norm(config)(x)
+    y = layer_norm(config.norm_eps, config.dtype)(x)
     return x + MLP(config.mlp_ratio, config.gelu, config.dtype)(y)
 
   def _attention(
@@ -99,11 +99,41 @@ class TransformerBlock(nn.Module):
     )
 
 
-def layer_norm(config: BlockConfig, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(
+  epsilon: float, dtype: Any, name: str | None = None
+) -> nn.LayerNorm:
   """Layer norm whose variance is exact where the mean is large."""
   return nn.LayerNorm(
-    epsilon=config.norm_eps,
-    dtype=config.dtype,
-    use_fast_variance=False,
-    name=name,
+    epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name
   )
+
+
+def attend_to_seen(
+  query: Float[Array, "b q h d"],
+  key: Float[Array, "b k h d"],
+  value: Float[Array, "b k h d"],
+  mask: Bool[Array, "b #h #q k"],
+  dropout_rng: Array | None = None,
+  dropout_rate: float = 0.0,
+  deterministic: bool = True,
+  module: nn.Module | None = None,
+) -> Float[Array, "b q h d"]:
+  """softmax(q k^T / sqrt(d)) v, 0 for a query that sees nothing.
+
+  For attention with dropout of its weights, which the fused kernels do not
+  have. The signature is that of linen's attention_fn.
+  """
+  weights = nn.dot_product_attention_weights(
+    query,
+    key,
+    mask=mask,
+    dropout_rng=dropout_rng,
+    dropout_rate=dropout_rate,
+    broadcast_dropout=False,
+    deterministic=deterministic,
+    force_fp32_for_softmax=True,
+    module=module,
+  )
+  # The softmax over nothing is uniform over the keys that are to be hidden.
+  weights = jnp.where(mask, weights, 0.0).astype(value.dtype)
+  return jnp.einsum("bhqk,bkhd->bqhd", weights, value)

@@ -50,8 +50,10 @@ class BottleneckMixer(nn.Module):
         updates.append(joined[:, : self.num_tokens])
         values[name] = joined[:, self.num_tokens :]
       shared = _mean_of_present(jnp.stack(updates), present)
+    eps, dtype = self.block.norm_eps, self.block.dtype
+    norms = {name: layer_norm(eps, dtype, f"{name}_norm") for name in tokens}
     return {
-      name: Tokens(layer_norm(self.block, f"{name}_norm")(values[name]), t.mask)
+      name: t._replace(values=norms[name](values[name]))
       for name, t in tokens.items()
     }
 

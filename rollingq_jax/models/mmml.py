@@ -142,7 +142,7 @@ class MMMLFusion(nn.Module):
     self, tokens: dict[str, Tokens], train: bool
   ) -> tuple[Float[Array, "b _"], FusionAux | None]:
     if self.pool == "attention":
-      return pool_by_class_token(self, tokens, train)
+      return pool_by_class_token(self, self.pool_heads, tokens, train)
     joined = jnp.concatenate([t.values[:, 0] for t in tokens.values()], axis=-1)
     present = jnp.stack([t.mask.any(axis=1) for t in tokens.values()])
     # The norms' gradients explode where a sample has no modality at all.

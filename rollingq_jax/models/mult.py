@@ -25,10 +25,12 @@ from rollingq_jax.models.fusion import (
   head,
   pool_by_class_token,
 )
-from rollingq_jax.models.layers import XAVIER, BlockConfig, layer_norm
+from rollingq_jax.models.layers import XAVIER, attend_to_seen, layer_norm
 
 # Layers of the memory, where the crossmodal Transformers have fewer.
 MEMORY_DEPTH = 3
+# PyTorch's default, as in the authors' code.
+NORM_EPS = 1e-5
 
 
 class LayerConfig(NamedTuple):
@@ -63,7 +65,7 @@ class CrossmodalLayer(nn.Module):
   ) -> Float[Array, "b q d"]:
     """The layer applied; x attends to itself where there is no source."""
     dropout = nn.Dropout(self.config.dropout, deterministic=not train)
-    norm = _norm(self.config, "attention_norm")
+    norm = layer_norm(NORM_EPS, self.config.dtype, "attention_norm")
     y = norm(x)
     y = nn.MultiHeadDotProductAttention(
       num_heads=self.config.num_heads,
@@ -71,11 +73,11 @@ class CrossmodalLayer(nn.Module):
       dropout_rate=self.config.dropout,
       deterministic=not train,
       dtype=self.config.dtype,
-      attention_fn=_attend,
+      attention_fn=attend_to_seen,
       name="attention",
     )(y, y if source is None else norm(source), mask=visible[:, None])
     x = x + dropout(y)
-    y = _norm(self.config, "mlp_norm")(x)
+    y = layer_norm(NORM_EPS, self.config.dtype, "mlp_norm")(x)
     width, dtype = x.shape[-1], self.config.dtype
     y = nn.Dense(4 * width, kernel_init=XAVIER, dtype=dtype, name="mlp_in")(y)
     y = dropout(nn.relu(y))
@@ -115,7 +117,7 @@ class CrossmodalTransformer(nn.Module):
     for index in range(self.depth):
       layer = CrossmodalLayer(self.layer, name=f"layer{index}")
       x = layer(x, keys, visible, train)
-    return _norm(self.layer, "norm")(x)
+    return layer_norm(NORM_EPS, self.layer.dtype, "norm")(x)
 
 
 class MulTFusion(nn.Module):
@@ -247,7 +249,7 @@ class MulTFusion(nn.Module):
     if self.pool == "last":
       steps = [self._last_step(t) for t in memories.values()]
       return jnp.concatenate(steps, axis=-1), None
-    return pool_by_class_token(self, memories, train)
+    return pool_by_class_token(self, self.pool_heads, memories, train)
 
   def _last_step(self, memory: Tokens) -> Float[Array, "b d"]:
     """The last step, the first of a modality that a sample lacks."""
@@ -270,34 +272,6 @@ class MulTFusion(nn.Module):
       dtype=self.dtype,
       name=name,
     )
-
-
-def _attend(
-  query: Float[Array, "b q h d"],
-  key: Float[Array, "b k h d"],
-  value: Float[Array, "b k h d"],
-  mask: Bool[Array, "b 1 q k"],
-  dropout_rng: Array | None = None,
-  dropout_rate: float = 0.0,
-  deterministic: bool = True,
-) -> Float[Array, "b q h d"]:
-  """softmax(q k^T / sqrt(d)) v, 0 for a query that sees nothing.
-
-  Has the signature of linen's attention_fn.
-  """
-  weights = nn.dot_product_attention_weights(
-    query,
-    key,
-    mask=mask,
-    dropout_rng=dropout_rng,
-    dropout_rate=dropout_rate,
-    broadcast_dropout=False,
-    deterministic=deterministic,
-    force_fp32_for_softmax=True,
-  )
-  # The softmax over nothing is uniform over the keys that are to be hidden.
-  weights = jnp.where(mask, weights, 0.0).astype(value.dtype)
-  return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 def sinusoids(length: int, width: int) -> Float[np.ndarray, "n d"]:
@@ -324,8 +298,3 @@ def _with_positions(tokens: Tokens) -> Float[Array, "b n d"]:
 
 def _steps(mask: Bool[Array, "b n"]) -> Int[Array, " n"]:
   return jnp.arange(mask.shape[1])
-
-
-def _norm(config: LayerConfig, name: str) -> nn.LayerNorm:
-  block = BlockConfig(config.num_heads, norm_eps=1e-5, dtype=config.dtype)
-  return layer_norm(block, name)

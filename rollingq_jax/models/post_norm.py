@@ -1,15 +1,13 @@
 """Post-norm steps over masked tokens; attention to nothing gives 0."""
 
-import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from rollingq_jax.models.encoders import Tokens
-from rollingq_jax.models.layers import XAVIER
+from rollingq_jax.models.layers import XAVIER, attend_to_seen, layer_norm
 
 Activation: TypeAlias = Literal["relu", "gelu"]
 
@@ -95,7 +93,7 @@ def multi_head(
     dropout_rate=config.dropout,
     kernel_init=XAVIER,
     dtype=config.dtype,
-    attention_fn=_attention,
+    attention_fn=attend_to_seen,
     name=name,
   )
 
@@ -108,45 +106,12 @@ def add_and_norm(
 ) -> Float[Array, "b n d"]:
   """norm(x + dropout(y)), in the module that calls it."""
   y = nn.Dropout(config.dropout)(y, deterministic=not train)
-  norm = nn.LayerNorm(
-    epsilon=config.norm_eps,
-    dtype=config.dtype,
-    use_fast_variance=False,
-    name="norm",
-  )
-  return norm(x + y)
+  return layer_norm(config.norm_eps, config.dtype, "norm")(x + y)
 
 
 def dense(width: int, dtype: Any, name: str) -> nn.Dense:
   """Linear layer."""
   return nn.Dense(width, kernel_init=XAVIER, dtype=dtype, name=name)
-
-
-def _attention(
-  query: Float[Array, "b q h d"],
-  key: Float[Array, "b n h d"],
-  value: Float[Array, "b n h d"],
-  mask: Bool[Array, "b #h #q n"],
-  dropout_rng: Array | None,
-  dropout_rate: float,
-  deterministic: bool,
-  module: nn.Module,
-) -> Float[Array, "b q h d"]:
-  """softmax(q k^T / sqrt(d)) v, with the signature of linen's attention_fn.
-
-  Its kernels have no dropout, or a softmax in half precision.
-  """
-  scores = jnp.einsum(
-    "bqhd,bnhd->bhqn", query, key, preferred_element_type=jnp.float32
-  )
-  scores = scores / math.sqrt(query.shape[-1])
-  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(scores)
-  module.sow("intermediates", "attention_weights", weights)
-  if dropout_rng is not None and not deterministic:
-    keep = jax.random.bernoulli(dropout_rng, 1 - dropout_rate, weights.shape)
-    weights = jnp.where(keep, weights / (1 - dropout_rate), 0.0)
-  return jnp.einsum("bhqn,bnhd->bqhd", weights.astype(value.dtype), value)
 
 
 def _gelu(x: Array) -> Array:

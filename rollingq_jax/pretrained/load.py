@@ -189,7 +189,11 @@ def _vits(
       grid=_grid(model.encoders[name], shapes[name]),
       channels=config.pretrained.channels,
       resize=config.pretrained.resize,
-      final_norm=not model.bottleneck.depth,
+      norm=(
+        f"params/mixer/{name}_norm"
+        if model.bottleneck.depth
+        else f"params/encoders_{name}/transformer/norm"
+      ),
     )
     for name in names
     if model.encoders[name].kind in VIT_KINDS

@@ -32,6 +32,21 @@ from rollingq_jax.pretrained.vit import (
 # Our names of their modalities: in encoders, and of heads.
 THEIRS = {"audio": ("audio", "a"), "visual": ("video", "v")}
 STATE = "rollingq/fusion/process_query/state"
+# Linear layers of each fusion: ours, and theirs in the module of the fusion.
+HEADS: dict[str, dict[str, str]] = {
+  # Its head is the modality's own.
+  "unimodal": {},
+  "sum": {"head_audio": "fc_x", "head_visual": "fc_y"},
+  "concat": {"head": "fc_out"},
+  "film": {"modulation": "fc", "head": "fc_out"},
+  "gated": {
+    "project_audio": "fc_x",
+    "project_visual": "fc_y",
+    "head": "fc_out",
+  },
+  "attention": {"head": "FC"},
+  "uniform": {"head": "FC"},
+}
 
 
 def reference(
@@ -49,13 +64,18 @@ def reference(
     resnets: path of the ResNet of a modality.
 
   Raises:
-    UserError: modalities or encoders that their models do not have.
+    UserError: modalities, encoders or a fusion that their models do not have.
   """
   names = tuple(config.modalities)
   if names not in (("audio", "visual"), ("audio",), ("visual",)):
     raise UserError(
       "weights of the authors' models need config.modalities of "
       f"('audio', 'visual') or one of them, not {names}"
+    )
+  if config.model.fusion not in HEADS:
+    raise UserError(
+      f"the authors' models have no fusion {config.model.fusion!r}; expected "
+      f"config.model.fusion to be one of {', '.join(HEADS)}"
     )
   if others := set(names) - set(vits) - set(resnets):
     raise UserError(
@@ -94,13 +114,11 @@ def _vit_rules(encoder: Encoder, name: str) -> list[Rule]:
     rules += torch_block_rules(
       f"{ours}/block{index}", source, encoder.num_heads
     )
-  if encoder.final_norm:
-    rules += norm_rules(f"{ours}/norm", f"encoder.norm_{theirs}")
-  return rules
+  return [*rules, *norm_rules(encoder.norm, f"encoder.norm_{theirs}")]
 
 
 def _mixer_rules(config: Any, names: Sequence[str]) -> list[Rule]:
-  """MBT's bottleneck tokens and blocks, and the norms after them."""
+  """MBT's bottleneck tokens and blocks."""
   bottleneck = config.model.bottleneck
   if not bottleneck.depth:
     return []
@@ -113,31 +131,18 @@ def _mixer_rules(config: Any, names: Sequence[str]) -> list[Rule]:
         f"encoder.bot_{theirs}_blocks.{index}",
         bottleneck.num_heads,
       )
-    rules += norm_rules(f"params/mixer/{name}_norm", f"encoder.norm_{theirs}")
   return rules
 
 
 def _head_rules(fusion: str, names: Sequence[str]) -> list[Rule]:
-  """Fusion heads without attention's own projections, and the probes."""
+  """Linear layers of the fusion but attention's own, and the probes."""
   if fusion == "unimodal":
     return dense_rules("params/fusion/head", f"{THEIRS[names[0]][1]}_head")
   rules = []
   for name in names:
     source = f"{THEIRS[name][1]}_head"
     rules += dense_rules(f"params/probe_{name}", source)
-  sources = {
-    "sum": {"head_audio": "fc_x", "head_visual": "fc_y"},
-    "concat": {"head": "fc_out"},
-    "film": {"modulation": "fc", "head": "fc_out"},
-    "gated": {
-      "project_audio": "fc_x",
-      "project_visual": "fc_y",
-      "head": "fc_out",
-    },
-    "attention": {"head": "FC"},
-    "uniform": {"head": "FC"},
-  }
-  for target, source in sources[fusion].items():
+  for target, source in HEADS[fusion].items():
     rules += dense_rules(f"params/fusion/{target}", f"fusion_module.{source}")
   return rules
 

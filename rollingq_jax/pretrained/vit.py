@@ -42,8 +42,8 @@ class Encoder(NamedTuple):
   grid: Grid
   channels: Channels
   resize: Resize
-  # False where a mixer has the last norm.
-  final_norm: bool = True
+  # Path of the parameters of the norm after the last block.
+  norm: str
 
 
 def timm(weights: Weights, encoders: Sequence[Encoder]) -> Format:
@@ -93,9 +93,7 @@ def timm_rules(encoder: Encoder) -> list[Rule]:
     rules += torch_block_rules(
       f"{encoder.prefix}/transformer/block{index}", block, heads
     )
-  if encoder.final_norm:
-    rules += norm_rules(f"{encoder.prefix}/transformer/norm", "norm")
-  return rules
+  return [*rules, *norm_rules(encoder.norm, "norm")]
 
 
 def torch_block_rules(target: str, source: str, heads: int) -> list[Rule]:
@@ -170,9 +168,7 @@ def huggingface_rules(encoder: Encoder, is_new: bool) -> list[Rule]:
     ]
     for part, theirs in zip(("query", "key", "value"), names.qkv, strict=True):
       rules += head_rules(f"{attention}/{part}", f"{own}.{theirs}", into=heads)
-  if encoder.final_norm:
-    rules += norm_rules(f"{encoder.prefix}/transformer/norm", "layernorm")
-  return rules
+  return [*rules, *norm_rules(encoder.norm, "layernorm")]
 
 
 def augreg_rules(encoder: Encoder, is_new: bool) -> list[Rule]:
@@ -213,16 +209,11 @@ def augreg_rules(encoder: Encoder, is_new: bool) -> list[Rule]:
       Rule(f"{target}/{mine}", f"{source}/{theirs}", keep)
       for mine, theirs in pairs
     ]
-  if encoder.final_norm:
-    rules += [
-      Rule(
-        f"{encoder.prefix}/transformer/norm/{leaf}",
-        f"Transformer/encoder_norm/{leaf}",
-        keep,
-      )
-      for leaf in ("scale", "bias")
-    ]
-  return rules
+  norm = "Transformer/encoder_norm"
+  return rules + [
+    Rule(f"{encoder.norm}/{leaf}", f"{norm}/{leaf}", keep)
+    for leaf in ("scale", "bias")
+  ]
 
 
 def norm_rules(target: str, source: str) -> list[Rule]:

@@ -4,7 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.build import ENCODERS, FUSIONS, POOLS, has_query
+from rollingq_jax.models.build import (
+  ENCODERS,
+  FUSIONS,
+  POOLING,
+  POOLS,
+  has_query,
+)
 from rollingq_jax.pretrained.load import FORMATS
 from rollingq_jax.training.balancing import METHODS, SCOPES
 
@@ -120,6 +126,16 @@ def check_config(config: Any) -> None:
   condition = config.model.condition
   if condition is not None:
     _check_known(config, "model.condition", (condition,))
+  model = config.model
+  if (model.fusion, model.pool, model.cross.readout) == (
+    "jmt",
+    "attention",
+    "linear",
+  ):
+    raise UserError(
+      "config.model.cross.readout is 'linear', which leaves config.model.pool "
+      "'attention' nothing to pool; use --config.model.cross.readout=attention"
+    )
   if config.rollingq.enabled and not has_query(config.model):
     raise UserError(
       f"config.rollingq.enabled is True but config.model.fusion "
@@ -139,7 +155,9 @@ def _check_known(config: Any, path: str, names: Sequence[str]) -> None:
 
 
 def _check_heads(model: Any) -> None:
-  for path in ("num_heads", "bottleneck.num_heads", "cross.num_heads"):
+  paths = ["num_heads", "bottleneck.num_heads"]
+  paths += ["cross.num_heads"] if model.fusion in POOLING else []
+  for path in paths:
     if model.width % _get(model, path):
       raise UserError(
         f"config.model.width {model.width} is not a multiple of "

@@ -51,7 +51,7 @@ def test_modalities_meet_in_the_mean_of_the_bottleneck_tokens():
   mixed = MIXER.apply({"params": params}, tokens)
   for name, t in mixed.items():
     norm = {"params": params[f"{name}_norm"]}
-    expected = layer_norm(BLOCK).apply(norm, values[name])
+    expected = layer_norm(1e-6, jnp.float32).apply(norm, values[name])
     np.testing.assert_allclose(t.values, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -249,6 +249,17 @@ def test_another_fusion_lists_what_is_missing_and_what_is_unknown(
     load(state, tiny_config("fusion=concat"))
 
 
+@pytest.mark.parametrize("fusion", ["mult", "jmt", "mmml"])
+def test_a_fusion_that_they_do_not_have(
+  tiny_config, variables_of, load, fusion
+):
+  config = tiny_config("fusion=concat")
+  state = exported(variables_of(config), config)
+  other = tiny_config(f"fusion={fusion}", model__cross__num_heads=3)
+  with pytest.raises(UserError, match=f"no fusion '{fusion}'; expected .*film"):
+    load(state, other)
+
+
 def test_their_models_have_audio_and_video_in_this_order(
   tiny_config, variables_of, load
 ):

@@ -86,6 +86,24 @@ def test_both_encoders_are_filled_and_fusion_and_probes_are_not(
   assert set(before) - modules == {"fusion", "probe_audio", "probe_visual"}
 
 
+@each_file
+def test_with_bottleneck_blocks_the_last_norm_is_that_after_them(
+  fixtures, tiny_config, load, name, fields
+):
+  config = tiny_config("fusion=mbt", **fields)
+  plain, _ = load(fixtures / name, tiny_config("fusion=concat", **fields))
+  variables, _ = load(fixtures / name, config)
+  for modality in ("audio", "visual"):
+    encoder = variables["params"][f"encoders_{modality}"]["transformer"]
+    assert "norm" not in encoder
+    expected = plain["params"][f"encoders_{modality}"]["transformer"]["norm"]
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      variables["params"]["mixer"][f"{modality}_norm"],
+      expected,
+    )
+
+
 def test_only_the_modalities_that_are_named_are_filled(
   fixtures, tiny_config, load
 ):
