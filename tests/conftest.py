@@ -5,6 +5,7 @@ of the package is checked at run time.
 """
 
 import functools
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -132,3 +133,15 @@ def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
   jax.config.update("jax_compilation_cache_dir", str(folder))
   yield
   jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+  """Lets go of compiled programs after each file.
+
+  Each maps pieces of memory, of which a process may have only so many; past
+  that, compiling ends in a segmentation fault.
+  """
+  yield
+  jax.clear_caches()
+  gc.collect()
