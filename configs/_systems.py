@@ -1,32 +1,51 @@
 """The systems that can be compared, as variants of a config."""
 
+import itertools
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
 from . import _protocol
 
-# Values of each variant, its default first.
-VARIANTS = {
-  "fusion": (
-    "attention",
-    "uniform",
-    "concat",
-    "sum",
-    "film",
-    "gated",
-    "unimodal",
-    "mbt",
-    "mult",
-    "jmt",
-    "mmml",
-  ),
-  "modalities": ("audio+visual", "audio", "visual"),
-  "rollingq": ("auto", "on", "off"),
-  "pool": ("auto", "paper", "attention"),
-  "balance": ("none", "ogm", "ogm_ge", "pmr"),
-  "protocol": _protocol.PROTOCOLS,
-}
+
+def variants(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+  """Values of each variant, its default first.
+
+  Args:
+    modalities: of the data, in the order of fusion.
+  """
+  return {
+    "fusion": (
+      "attention",
+      "uniform",
+      "concat",
+      "sum",
+      "film",
+      "gated",
+      "unimodal",
+      "mbt",
+      "mult",
+      "jmt",
+      "mmml",
+    ),
+    "modalities": _combinations(modalities),
+    "rollingq": ("auto", "on", "off"),
+    "layers": ("1", "2", "3", "4"),
+    "heads": ("1", "2", "4", "8"),
+    "pool": ("auto", "paper", "attention"),
+    "balance": ("none", "ogm", "ogm_ge", "pmr"),
+    "protocol": _protocol.PROTOCOLS,
+  }
+
+
+def _combinations(modalities: tuple[str, ...]) -> tuple[str, ...]:
+  """All modalities joined by +, then each one, each pair, and so on."""
+  fewer = (
+    itertools.combinations(modalities, size)
+    for size in range(1, len(modalities))
+  )
+  groups = (modalities, *itertools.chain.from_iterable(fewer))
+  return tuple("+".join(group) for group in groups)
 
 
 def set_system(config: ConfigDict, variant: SimpleNamespace) -> None:
@@ -34,6 +53,8 @@ def set_system(config: ConfigDict, variant: SimpleNamespace) -> None:
   config.modalities = tuple(variant.modalities.split("+"))
   config.balance.name = variant.balance
   model = config.model
+  model.attention.depth = int(variant.layers)
+  model.attention.num_heads = int(variant.heads)
   model.fusion = variant.fusion
   if variant.fusion == "mbt":
     model.fusion = "attention"

@@ -6,10 +6,14 @@ from rollingq_jax.config import parse_arg
 
 from . import _systems, base
 
+MODALITIES = ("audio", "visual")
+
 
 def get_config(arg: str = "") -> ConfigDict:
   """See configs/ks.py for `arg`."""
-  variant = parse_arg(arg, **_systems.VARIANTS, encoder=("vit", "resnet18"))
+  variant = parse_arg(
+    arg, **_systems.variants(MODALITIES), encoder=("vit", "resnet18")
+  )
   config = base.get_config()
   _set_encoders(config.model, variant.encoder)
   config.optimizer.weight_decay = 1e-4
@@ -20,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def _set_encoders(model: ConfigDict, kind: str) -> None:
   if kind == "resnet18":
     model.width, model.num_heads = 512, 8
-    encoders = {name: {"kind": kind} for name in ("audio", "visual")}
+    encoders = {name: {"kind": kind} for name in MODALITIES}
   else:
     patches = {"patch_size": (16, 16)}
     encoders = {

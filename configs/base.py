@@ -86,6 +86,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # (SELF_ATTEN)
   model.cross.readout = "attention"
   model.attention = ConfigDict()
+  # attention, uniform: layers over all tokens. All but the last update the
+  # tokens too.
+  model.attention.depth = 1
   # Each as wide as the tokens.
   model.attention.num_heads = 1
   # On attention weights and after the output projection.
@@ -100,10 +103,16 @@ def get_config(arg: str = "") -> ConfigDict:
   rollingq.beta = 0.2
   # Rotation intensity (sigma in the authors' code).
   rollingq.rho = 0.5
-  # Of each head; -1: no limit.
+  # Of each head; -1: no limit. Rolling then stops by itself, where AIR stays
+  # below beta for good: the adaptive rule.
   rollingq.max_rotations = 3
   # Imbalanced windows in a row that a rotation needs.
   rollingq.patience = 2
+  # Several layers: one at a time rolls, the first one first. Off: all may.
+  rollingq.progressive = True
+  # Windows in a row without a rotation after which the next layer's turn comes,
+  # at once when a layer has made all its rotations; unset: patience + 1.
+  rollingq.turn_patience = placeholder(int)
   # First epoch, from 0, at whose end a rotation may be made.
   rollingq.start_epoch = 2
   # Steps of a window; unset: one window an epoch.

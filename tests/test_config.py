@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,82 @@ def test_every_combination_of_variants_loads(spec):
     assert "+".join(config.modalities) == pairs["modalities"]
     assert config.data.noise == pairs["noise"]
     assert config.is_locked
+
+
+@pytest.fixture
+def choices(repo_root):
+  """(file, key) -> values of a variant, its default first, as a user is told.
+
+  Without a key: the keys themselves.
+  """
+
+  def told(file, key=""):
+    with pytest.raises(UserError) as caught:
+      load_config(f"{repo_root / 'configs' / file}:{key}=none of them")
+    listed = "keys are" if not key else "expected one of"
+    return str(caught.value).split(listed)[1].split(";")[0].strip().split(", ")
+
+  return told
+
+
+TRIO_COMBINATIONS = [
+  "text+audio+visual",
+  "text",
+  "audio",
+  "visual",
+  "text+audio",
+  "text+visual",
+  "audio+visual",
+]
+
+
+@pytest.mark.parametrize(
+  ("file", "combinations"),
+  [
+    ("av_digits.py", ["audio+visual", "audio", "visual"]),
+    ("ks.py", ["audio+visual", "audio", "visual"]),
+    ("mosi.py", TRIO_COMBINATIONS),
+    ("mosei.py", TRIO_COMBINATIONS),
+  ],
+)
+def test_all_modalities_come_first_and_every_combination_can_be_had(
+  repo_root, choices, file, combinations
+):
+  assert choices(file, "modalities") == combinations
+  for combination in combinations:
+    path = f"{repo_root / 'configs' / file}:modalities={combination}"
+    assert load_config(path).modalities == tuple(combination.split("+"))
+  bare = load_config(str(repo_root / "configs" / file))
+  assert bare.modalities == tuple(combinations[0].split("+"))
+
+
+@pytest.mark.parametrize("file", ["av_digits.py", "ks.py", "mosi.py"])
+def test_layers_and_heads_are_numbers_of_the_attention(
+  repo_root, choices, file
+):
+  for variant, field in (("layers", "depth"), ("heads", "num_heads")):
+    values = choices(file, variant)
+    assert len(values) == 4
+    for value in values:
+      path = f"{repo_root / 'configs' / file}:{variant}={value}"
+      given = load_config(path).model.attention[field]
+      assert given == int(value)
+      assert type(given) is int
+    bare = load_config(str(repo_root / "configs" / file))
+    assert bare.model.attention[field] == 1
+
+
+@pytest.mark.parametrize(
+  "file", ["av_digits.py", "cremad.py", "ks.py", "mosei.py", "mosi.py"]
+)
+def test_the_docstring_of_a_config_lists_its_variants(repo_root, choices, file):
+  text = (repo_root / "configs" / file).read_text().split('"""')[1]
+  # A list of values may go on in the next line.
+  text = re.sub(r"\|\n +", "|", text)
+  listed = dict(re.findall(r"^    (\w+)=(\S+\|\S+)", text, re.MULTILINE))
+  assert sorted(listed) == sorted(choices(file))
+  for key, values in listed.items():
+    assert values.split("|") == choices(file, key)
 
 
 def test_every_config_file_loads_without_an_argument(repo_root):

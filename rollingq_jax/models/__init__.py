@@ -1,6 +1,10 @@
 """Multimodal classifiers in Flax linen: encoders, fusion, probes."""
 
-from rollingq_jax.models.build import build_model, pooled_streams
+from rollingq_jax.models.build import (
+  build_model,
+  pooled_streams,
+  pooling_layers,
+)
 from rollingq_jax.models.classifier import (
   ClassifierOutput,
   MultimodalClassifier,
@@ -11,4 +15,5 @@ __all__ = [
   "MultimodalClassifier",
   "build_model",
   "pooled_streams",
+  "pooling_layers",
 ]

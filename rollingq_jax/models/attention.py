@@ -118,11 +118,11 @@ class ClassTokenAttention(nn.Module):
 
     parts = [t.values.astype(self.dtype) for t in tokens.values()]
     masks = [t.mask for t in tokens.values()]
-    means, present = _token_means(parts, masks)
-    key_means = _project_in_float32(means, w_k, b_k)
+    means, present = token_means(parts, masks)
+    key_means = project_in_float32(means, w_k, b_k)
     cls_token = cls_token.astype(self.dtype)
     query = jnp.einsum("bd,dhk->bhk", cls_token, w_q) + b_q[None]
-    query = self._processed(query, key_means, present)
+    query = processed(self.process_query, query, key_means, present)
 
     batch = parts[0].shape[0]
     own = jnp.broadcast_to(cls_token, (batch, width))[:, None]
@@ -141,21 +141,9 @@ class ClassTokenAttention(nn.Module):
       key_means=key_means,
       present=present,
       attention=weights.transpose(0, 2, 1),
-      attention_share=_shares(weights, tokens),
+      attention_share=attention_shares(weights, tokens),
     )
     return nn.Dropout(self.dropout)(output, deterministic=not train), aux
-
-  def _processed(self, query: Array, key_means: Array, present: Array) -> Array:
-    if self.process_query is None:
-      return query
-    processed = self.process_query(query, key_means, present)
-    if (processed.shape, processed.dtype) != (query.shape, query.dtype):
-      raise ValueError(
-        "process_query must keep the query's shape and dtype "
-        f"{query.shape} {query.dtype}; it returned "
-        f"{processed.shape} {processed.dtype}"
-      )
-    return processed
 
 
 class RollingQuery(nn.Module):
@@ -195,7 +183,29 @@ def zero_query(query: Array, key_means: Array, present: Array) -> Array:
   return jnp.zeros_like(query)
 
 
-def _token_means(
+def processed(
+  hook: ProcessQuery | None,
+  query: Float[Array, "_ h d"],
+  key_means: Float[Array, "M b h d"],
+  present: Bool[Array, "M b"],
+) -> Float[Array, "_ h d"]:
+  """The query after the hook, if there is one.
+
+  Raises:
+    ValueError: a hook that changes the query's shape or dtype.
+  """
+  if hook is None:
+    return query
+  new = hook(query, key_means, present)
+  if (new.shape, new.dtype) != (query.shape, query.dtype):
+    raise ValueError(
+      "process_query must keep the query's shape and dtype "
+      f"{query.shape} {query.dtype}; it returned {new.shape} {new.dtype}"
+    )
+  return new
+
+
+def token_means(
   parts: Sequence[Array], masks: Sequence[Array]
 ) -> tuple[Float[Array, "M b d"], Bool[Array, "M b"]]:
   """Mean unmasked token, in float32, and whether there is any.
@@ -214,7 +224,7 @@ def _token_means(
   return jnp.stack(means), jnp.stack([mask.any(axis=1) for mask in masks])
 
 
-def _project_in_float32(
+def project_in_float32(
   means: Float[Array, "M b d"],
   kernel: Float[Array, "d h k"],
   bias: Float[Array, "h k"],
@@ -256,9 +266,10 @@ def _weighted_sum(
   return jnp.asarray(context), jnp.sum(weights, axis=1)[..., None]
 
 
-def _shares(
+def attention_shares(
   weights: Float[Array, "b n h"], tokens: dict[str, Tokens]
 ) -> dict[str, Float[Array, " b"]]:
+  """Each modality's share of what the class token does not give itself."""
   lengths = [t.mask.shape[1] for t in tokens.values()]
   pieces = _split(weights[:, 1:], lengths)
   masses = [jnp.sum(p, axis=1) for p in pieces]

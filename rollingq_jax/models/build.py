@@ -6,7 +6,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.attention import RollingQuery, zero_query
+from rollingq_jax.models.attention import (
+  ProcessQuery,
+  RollingQuery,
+  zero_query,
+)
 from rollingq_jax.models.classifier import MultimodalClassifier
 from rollingq_jax.models.encoders import (
   PatchEncoder,
@@ -21,6 +25,7 @@ from rollingq_jax.models.fusion import (
   GatedFusion,
   SumFusion,
 )
+from rollingq_jax.models.fusion_layer import FusionLayer
 from rollingq_jax.models.jmt import JOINT, JMTFusion
 from rollingq_jax.models.layers import BlockConfig
 from rollingq_jax.models.mbt import BottleneckMixer
@@ -44,6 +49,8 @@ FUSIONS = (
 # Fusions that end in streams, which they pool as their papers do, or by a class
 # token's attention.
 POOLING = ("mult", "jmt", "mmml")
+# Fusions that are an attention, of one layer or several.
+ATTENDING = ("attention", "uniform")
 POOLS = ("paper", "attention")
 
 
@@ -78,6 +85,11 @@ def pooled_streams(config: Any) -> tuple[str, ...]:
   """What a class token's attention tells apart, in its order."""
   joint = (JOINT,) if config.model.fusion == "jmt" else ()
   return (*config.modalities, *joint)
+
+
+def pooling_layers(model: Any) -> int:
+  """Attention layers in which a class token attends to several modalities."""
+  return model.attention.depth if model.fusion in ATTENDING else 1
 
 
 def has_query(model: Any) -> bool:
@@ -143,20 +155,33 @@ def _build_fusion(
     return GatedFusion(num_classes, condition, model.width, dtype)
   if model.fusion in POOLING:
     return _build_pooling(model, num_classes)
-  if model.fusion in ("attention", "uniform"):
-    attention = model.attention
-    hook = RollingQuery() if model.fusion == "attention" else zero_query
-    return AttentionFusion(
-      num_classes=num_classes,
-      num_heads=attention.num_heads,
-      dropout=attention.dropout,
-      cls_std=attention.cls_std,
-      process_query=hook,
-      dtype=dtype,
-    )
+  if model.fusion in ATTENDING:
+    return _build_attention(model, num_classes)
   raise UserError(
     f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
   )
+
+
+def _build_attention(model: Any, num_classes: int) -> nn.Module:
+  """A hook for each layer; every layer rolls by itself."""
+  attention = model.attention
+  block = _block(model, attention.num_heads)
+  return AttentionFusion(
+    num_classes=num_classes,
+    num_heads=attention.num_heads,
+    dropout=attention.dropout,
+    cls_std=attention.cls_std,
+    process_query=_query_hook(model),
+    inner_layers=tuple(
+      FusionLayer(block, attention.dropout, _query_hook(model))
+      for _ in range(attention.depth - 1)
+    ),
+    dtype=jnp.dtype(model.dtype),
+  )
+
+
+def _query_hook(model: Any) -> ProcessQuery:
+  return zero_query if model.fusion == "uniform" else RollingQuery()
 
 
 def _build_pooling(model: Any, num_classes: int) -> nn.Module:

@@ -22,6 +22,8 @@ class ClassifierOutput(NamedTuple):
   probe_logits: dict[str, Float[Array, "b c"]]
   tokens: dict[str, Tokens]
   aux: FusionAux | None
+  # Of the fusion's layers before its last one.
+  inner_aux: tuple[FusionAux, ...] = ()
   # Logits that stand for each modality by itself: its share of the fusion's
   # where these are a sum, otherwise its probe's.
   modality_logits: dict[str, Float[Array, "b c"]] | None = None
@@ -79,6 +81,7 @@ class MultimodalClassifier(nn.Module):
       probe_logits=probes,
       tokens=tokens,
       aux=fused.aux,
+      inner_aux=fused.inner_aux,
       modality_logits=fused.shares or fused.own_logits or probes,
       own_logits=fused.own_logits,
     )

@@ -18,7 +18,8 @@ from rollingq_jax.models.attention import (
   ProcessQuery,
 )
 from rollingq_jax.models.encoders import Tokens
-from rollingq_jax.models.layers import XAVIER
+from rollingq_jax.models.fusion_layer import FusionLayer, map_values
+from rollingq_jax.models.layers import XAVIER, layer_norm
 
 
 class FusionOutput(NamedTuple):
@@ -27,6 +28,8 @@ class FusionOutput(NamedTuple):
   logits: Float[Array, "b c"]
   # Intermediates of an attention that pools all modalities, if there is one.
   aux: FusionAux | None = None
+  # Those of the layers before it, if it has several.
+  inner_aux: tuple[FusionAux, ...] = ()
   # Each modality's share of the logits where these are a sum over modalities.
   shares: dict[str, Float[Array, "b c"]] | None = None
   # Logits of each modality alone whose cross entropies are part of the loss.
@@ -166,6 +169,9 @@ class GatedFusion(nn.Module):
 class AttentionFusion(nn.Module):
   """A class token of its own attends to all tokens; linear head on its output.
 
+  With inner layers, class token and tokens of all modalities go through these
+  and a layer norm before it.
+
   Attributes:
     num_classes: number of classes.
     num_heads: heads of the attention, each as wide as the tokens.
@@ -173,6 +179,7 @@ class AttentionFusion(nn.Module):
     cls_std: standard deviation of the class token at initialisation.
     process_query: hook of the attention; `RollingQuery()` for RollingQ,
       `zero_query` for uniform attention.
+    inner_layers: layers before the last one, each with a hook of its own.
     dtype: computation dtype.
   """
 
@@ -181,6 +188,7 @@ class AttentionFusion(nn.Module):
   dropout: float = 0.2
   cls_std: float = 0.02
   process_query: ProcessQuery | None = None
+  inner_layers: tuple[FusionLayer, ...] = ()
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -188,9 +196,18 @@ class AttentionFusion(nn.Module):
     self, tokens: dict[str, Tokens], train: bool = False
   ) -> FusionOutput:
     """Logits of the attention output, and its intermediates."""
-    output, aux = pool_by_class_token(self, self.num_heads, tokens, train)
+    cls_token, inner_aux = class_token(self, tokens), []
+    for layer in self.inner_layers:
+      cls_token, tokens, aux = layer(cls_token, tokens, train)
+      inner_aux.append(aux)
+    if self.inner_layers:
+      norm = layer_norm(self.inner_layers[0].block.norm_eps, self.dtype, "norm")
+      cls_token, tokens = norm(cls_token), map_values(norm, tokens)
+    output, aux = attend_by_class_token(
+      self, self.num_heads, cls_token, tokens, train
+    )
     logits = head(self.num_classes, self.dtype, "head")(output)
-    return FusionOutput(logits, aux)
+    return FusionOutput(logits, aux, tuple(inner_aux))
 
 
 def pool_by_class_token(
@@ -200,12 +217,28 @@ def pool_by_class_token(
 
   The fusion has the attributes `cls_std`, `dropout`, `process_query`, `dtype`.
   """
+  cls_token = class_token(fusion, tokens)
+  return attend_by_class_token(fusion, num_heads, cls_token, tokens, train)
+
+
+def class_token(fusion: Any, tokens: dict[str, Tokens]) -> Float[Array, "1 d"]:
+  """The fusion's own class token, as wide as the others."""
   width = next(iter(tokens.values())).values.shape[-1]
   init = nn.initializers.normal(fusion.cls_std)
-  cls_token = fusion.param("cls_token", init, (1, width))
+  return fusion.param("cls_token", init, (1, width))
+
+
+def attend_by_class_token(
+  fusion: Any,
+  num_heads: int,
+  cls_token: Float[Array, "_ d"],
+  tokens: dict[str, Tokens],
+  train: bool,
+) -> tuple[Float[Array, "b d"], FusionAux]:
+  """The attention of `pool_by_class_token` for a class token that is there."""
   return ClassTokenAttention(
     num_heads=num_heads,
-    head_dim=width,
+    head_dim=cls_token.shape[-1],
     dropout=fusion.dropout,
     process_query=fusion.process_query,
     dtype=fusion.dtype,

@@ -24,28 +24,45 @@ def print_summary(workdir: Path, console: Console | None = None) -> None:
 
 def rolling_table(run: RunFiles) -> Table:
   """Each rotation, and validation before the first and at the end."""
-  first = run.modalities[0]
+  first, layers = run.modalities[0], _layers(run)
   table = Table(title="What RollingQ did", title_justify="left")
-  for name in ("", "AIR", f"{first} share", run.selection, "angle"):
-    table.add_column(name, justify="left" if not name else "right")
+  for name in ("", *(["layer"] if len(layers) > 1 else [])):
+    table.add_column(name)
+  for name in ("AIR", f"{first} share", run.selection, "angle"):
+    table.add_column(name, justify="right")
   for number, window in enumerate(run.rotations, start=1):
     table.add_row(
       f"rotation {number}, after epoch {window['epoch'] + 1}",
-      f"{_mean(window['air'][first]):+.2f}",
-      f"{window['share'][first]:.2f}",
+      *_window_cells(window, first, layers),
       _percent(_validation_before(run, window["step"])),
       f"{_mean(window['angle']):.2f} rad",
     )
-  end = run.windows[-1]
-  table.add_row(
-    "end of training",
-    f"{_mean(end['air'][first]):+.2f}",
-    f"{end['share'][first]:.2f}",
-    _percent(run.metrics["validation"][-1]),
-    "",
-    style="bold",
-  )
+  for window in run.windows[-len(layers) :]:
+    table.add_row(
+      "end of training",
+      *_window_cells(window, first, layers),
+      _percent(run.metrics["validation"][-1]),
+      "",
+      style="bold",
+    )
   return table
+
+
+def _window_cells(
+  window: Line, first: str, layers: dict[str, str]
+) -> list[str]:
+  """Layer, where there are several, AIR and share."""
+  return [
+    *([layers[window["layer"]]] if len(layers) > 1 else []),
+    f"{_mean(window['air'][first]):+.2f}",
+    f"{window['share'][first]:.2f}",
+  ]
+
+
+def _layers(run: RunFiles) -> dict[str, str]:
+  """Number of each attention layer, the first one is 1, by its name."""
+  names = dict.fromkeys(window["layer"] for window in run.windows)
+  return {name: str(number) for number, name in enumerate(names, start=1)}
 
 
 def test_table(run: RunFiles) -> Table:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.models.build import (
+  ATTENDING,
   ENCODERS,
   FUSIONS,
   POOLING,
@@ -67,6 +68,7 @@ CHECKS: dict[str, Check] = {
   "model.cross.num_heads": at_least(1),
   "model.cross.dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
   "model.cross.readout": one_of("linear", "attention"),
+  "model.attention.depth": at_least(1),
   "model.attention.num_heads": at_least(1),
   "model.attention.dropout": (
     (lambda x: 0 <= x < 1),
@@ -135,6 +137,12 @@ def check_config(config: Any) -> None:
     raise UserError(
       "config.model.cross.readout is 'linear', which leaves config.model.pool "
       "'attention' nothing to pool; use --config.model.cross.readout=attention"
+    )
+  if model.attention.depth > 1 and model.fusion not in ATTENDING:
+    raise UserError(
+      f"config.model.attention.depth is {model.attention.depth} but "
+      f"config.model.fusion {model.fusion!r} has no layers of attention over "
+      f"all tokens; use one of {', '.join(ATTENDING)}, or depth 1"
     )
   if config.rollingq.enabled and not has_query(config.model):
     raise UserError(

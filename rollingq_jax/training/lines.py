@@ -78,25 +78,26 @@ def train_metrics(
     "loss": float(sums["loss"]) / count,
     "accuracy": float(sums["correct"]) / count,
   }
-  if any(sums["share"].values()):
+  if any(shares.any() for shares in sums["share"].values()):
     air = mean_air(
       {"sum": sums["cosine"][:, None], "count": sums["cosine_count"]}
     )
     for name, rate in zip(streams, air, strict=True):
       metrics[f"air/{name}"] = float(rate)
-      metrics[f"share/{name}"] = float(sums["share"][name]) / count
+      metrics[f"share/{name}"] = float(sums["share"][name][-1]) / count
   return metrics
 
 
 def window_lines(
   run: Run, state: TrainState, infos: dict[str, RollingQInfo], step: int
 ) -> list[dict[str, Any]]:
-  """A line of rollingq.jsonl for each attention whose window was closed.
+  """A line of rollingq.jsonl for each attention layer, in the order of depth.
 
   AIR, alpha, angle (radians) and rolled are lists over heads.
   """
   names = run.streams
-  infos, sums = jax.device_get((infos, state.window_sums))
+  # Not the dict: a tree map would sort it by name.
+  layers, sums = jax.device_get((list(infos.values()), state.window_sums))
   count = max(float(sums["count"]), 1.0)
   return [
     {
@@ -108,7 +109,9 @@ def window_lines(
       "angle": info.angle.tolist(),
       "rolled": info.rolled.tolist(),
       "samples": float(info.weight),
-      "share": {name: float(sums["share"][name]) / count for name in names},
+      "share": {
+        name: float(sums["share"][name][index]) / count for name in names
+      },
     }
-    for layer, info in infos.items()
+    for index, (layer, info) in enumerate(zip(infos, layers, strict=True))
   ]

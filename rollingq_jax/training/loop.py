@@ -124,12 +124,13 @@ def end_window(
 ) -> TrainState:
   """Closes the rolling window of every attention and writes its lines."""
   hyper = hyper_parameters(run.config, may_roll=run.plan.may_roll(step))
-  rolled, infos = roll_layers(state.rollingq, **hyper)
+  turn = state.rolling_turn if run.config.rollingq.progressive else None
+  rolled, next_turn, infos = roll_layers(state.rollingq, turn, **hyper)
   if run.config.rollingq.means == "second_pass" and _any_rolled(infos):
     # Whether to roll is a matter of AIR alone, where to of the means.
     window = run.batches[step - run.plan.length : step]
     collection = run.second_pass(state.variables, on_device(run, window))
-    rolled, infos = roll_layers(collection, **hyper)
+    rolled, next_turn, infos = roll_layers(collection, turn, **hyper)
   lines = window_lines(run, state, infos, step)
   for line in lines:
     outputs.log.window(line)
@@ -139,8 +140,9 @@ def end_window(
   return _replace(
     state,
     rollingq=rolled,
+    rolling_turn=state.rolling_turn if next_turn is None else next_turn,
     epoch_sums=state.epoch_sums | {"rotations": rotations},
-    window_sums=zero_sums(run.streams),
+    window_sums=zero_sums(run.streams, run.num_layers),
   )
 
 
@@ -171,7 +173,7 @@ def end_epoch(
     )
   )
   state = observe_balance(run, state, epoch)
-  state = _replace(state, epoch_sums=zero_sums(run.streams))
+  state = _replace(state, epoch_sums=zero_sums(run.streams, run.num_layers))
   outputs.checkpoints.save(
     state, iterator, {"accuracy": validation["accuracy"]}
   )

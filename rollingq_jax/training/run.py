@@ -23,6 +23,7 @@ from rollingq_jax.models import (
   MultimodalClassifier,
   build_model,
   pooled_streams,
+  pooling_layers,
 )
 from rollingq_jax.pretrained import load_weights
 from rollingq_jax.training.balancing import make_balance, make_observe
@@ -52,6 +53,8 @@ class Run(NamedTuple):
   model: MultimodalClassifier
   # What AIR and attention share are of: the modalities, as a rule.
   streams: tuple[str, ...]
+  # Attention layers of the fusion that tell them apart.
+  num_layers: int
   tx: optax.GradientTransformation
   # What is to be said of the weights that it starts from.
   notes: tuple[str, ...]
@@ -113,7 +116,7 @@ def make_run(
   tx = make_optimizer(config.optimizer, schedule)
   model = build_model(config)
   balance = make_balance(config)
-  streams = pooled_streams(config)
+  streams, num_layers = pooled_streams(config), pooling_layers(config.model)
   batch = put_batch(_first(batches), mesh)
   state = init_state(
     model,
@@ -121,6 +124,7 @@ def make_run(
     batch,
     seed=config.seed,
     streams=streams,
+    num_layers=num_layers,
     mesh=mesh,
     balance=balance,
   )
@@ -136,6 +140,7 @@ def make_run(
     plan=make_plan(config, steps_per_epoch, total_steps),
     model=model,
     streams=streams,
+    num_layers=num_layers,
     tx=tx,
     notes=notes,
     balance=balance,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Key
 
 from rollingq_jax.balance import Balance
 from rollingq_jax.pretrained.rules import path_name
+from rollingq_jax.progressive import init_turn
 from rollingq_jax.training.sharding import replicated
 
 
@@ -34,6 +35,8 @@ class TrainState(struct.PyTreeNode):
   batch_stats: Any
   # A `RollingQState` for each attention that has one; {} without any.
   rollingq: Any
+  # Which of several such attentions may roll, a `RollingTurn`.
+  rolling_turn: Any
   # State of the balance method; {} without any.
   balance: Any
   # Base key of the run; step t uses fold_in(rng, t).
@@ -52,13 +55,13 @@ class TrainState(struct.PyTreeNode):
     }
 
 
-def zero_sums(streams: tuple[str, ...]) -> dict[str, Any]:
+def zero_sums(streams: tuple[str, ...], num_layers: int = 1) -> dict[str, Any]:
   """Sums before the first sample.
 
   `bad_step` is the first step with a loss that is not finite, -1 if none;
-  `share` and `cosine`, the latter in the streams' order, stay 0 where the
-  fusion has no attention; `rotations`
-  are added by the loop.
+  `share`, a sum for each layer, and `cosine`, of the last layer in the
+  streams' order, stay 0 where the fusion has no attention; `rotations` are
+  added by the loop.
   """
   shapes = {
     "count": (),
@@ -70,7 +73,7 @@ def zero_sums(streams: tuple[str, ...]) -> dict[str, Any]:
   # An array each: the step donates them, and none may be donated twice.
   sums = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
   return sums | {
-    "share": {name: jnp.zeros((), jnp.float32) for name in streams},
+    "share": {name: jnp.zeros(num_layers, jnp.float32) for name in streams},
     "bad_step": jnp.full((), -1, jnp.int32),
     "rotations": jnp.zeros((), jnp.int32),
   }
@@ -83,6 +86,7 @@ def init_state(
   *,
   seed: int,
   streams: tuple[str, ...],
+  num_layers: int,
   mesh: Mesh,
   balance: Balance,
 ) -> TrainState:
@@ -97,10 +101,11 @@ def init_state(
       opt_state=tx.init(variables["params"]),
       batch_stats=variables.get("batch_stats", {}),
       rollingq=variables.get("rollingq", {}),
+      rolling_turn=init_turn(),
       balance=balance.init(_features(model, variables, batch)),
       rng=run_rng,
-      epoch_sums=zero_sums(streams),
-      window_sums=zero_sums(streams),
+      epoch_sums=zero_sums(streams, num_layers),
+      window_sums=zero_sums(streams, num_layers),
     )
 
   rng = jax.random.key(seed)

@@ -114,10 +114,12 @@ def _add_sums(
   }
   if output.aux is not None:
     cosines = cosine_sums(output.aux, batch["mask"])
+    layers = [*output.inner_aux, output.aux]
     new |= {
       "share": {
-        name: sums["share"][name] + jnp.sum(mask * share)
-        for name, share in output.aux.attention_share.items()
+        name: sums["share"][name]
+        + jnp.stack([jnp.sum(mask * x.attention_share[name]) for x in layers])
+        for name in output.aux.attention_share
       },
       "cosine": sums["cosine"] + jnp.mean(cosines["sum"], axis=1),
       "cosine_count": sums["cosine_count"] + cosines["count"],

@@ -1,7 +1,7 @@
 """Rolling windows: when they end, which means they use, what is rolled."""
 
+import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,11 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.progressive import RollingTurn, roll_in_turn
 from rollingq_jax.rolling import (
   RollingQInfo,
   RollingQState,
   Scalar,
-  maybe_roll,
   reset_window,
 )
 from rollingq_jax.rotation import RotationMethod
@@ -22,6 +22,9 @@ from rollingq_jax.rotation import RotationMethod
 MEANS = ("running", "second_pass")
 MEAN_OVER = ("samples", "batches")
 AIR_OVER = ("window", "last_batch")
+
+# Sorts after the names of all modules.
+LAST = "~"
 
 SecondPass = Callable[[Any, Iterable[dict[str, Array]]], Any]
 
@@ -63,35 +66,47 @@ def make_plan(
   )
 
 
-@partial(jax.jit, static_argnames="method")
 def roll_layers(
-  collection: Any, method: RotationMethod = "plane", **hyper: Any
-) -> tuple[Any, dict[str, RollingQInfo]]:
+  collection: Any,
+  turn: RollingTurn | None = None,
+  method: RotationMethod = "plane",
+  **hyper: Any,
+) -> tuple[Any, RollingTurn | None, dict[str, RollingQInfo]]:
   """Closes the window of every attention in the collection `rollingq`.
 
+  Args:
+    collection: of a model's variables.
+    turn: which attention may roll, counted in the order of depth; None: all.
+    method: see `rotation_between`.
+    **hyper: further arguments of `roll_in_turn`.
+
   Returns:
-    The new collection, and the info of each attention by its path.
+    The new collection, the next turn, and the info of each attention by its
+    path, in the order of depth.
   """
   leaves, tree = jax.tree_util.tree_flatten_with_path(
     collection, is_leaf=_is_state
   )
-  rolled = {
-    _layer_name(path): maybe_roll(state, method=method, **hyper)
-    for path, state in leaves
-  }
-  states = [state for state, _ in rolled.values()]
-  infos = {name: info for name, (_, info) in rolled.items()}
-  return jax.tree.unflatten(tree, states), infos
+  states = {_layer_name(path): state for path, state in leaves}
+  names = sorted(states, key=_depth_order)
+  ordered = [states[name] for name in names]
+  closed, turn, infos = roll_in_turn(ordered, turn, method=method, **hyper)
+  rolled = dict(zip(names, closed, strict=True))
+  collection = jax.tree.unflatten(tree, [rolled[name] for name in states])
+  return collection, turn, dict(zip(names, infos, strict=True))
 
 
 def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
   """Arguments of `roll_layers`.
 
-  A window that may not roll has a limit of 0: it is measured, and counts
-  towards the patience of the next.
+  A window that may not roll is measured, and counts towards the patience of
+  the next.
   """
   rollingq = config.rollingq
   limit = None if rollingq.max_rotations < 0 else rollingq.max_rotations
+  turn_patience = rollingq.turn_patience
+  if turn_patience is None:
+    turn_patience = rollingq.patience + 1
   beta = np.float32(rollingq.beta)
   if rollingq.strict_threshold:
     # AIR > beta is AIR >= the next float32.
@@ -101,8 +116,10 @@ def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
   return {
     "beta": float(beta),
     "rho": float(rollingq.rho),
-    "max_rotations": limit if rollingq.enabled and may_roll else 0,
+    "max_rotations": limit,
     "patience": rollingq.patience,
+    "turn_patience": turn_patience,
+    "may_roll": rollingq.enabled and may_roll,
     "method": rollingq.method,
   }
 
@@ -175,11 +192,22 @@ def _layer_name(path: tuple[Any, ...]) -> str:
   return "/".join(keys)
 
 
+def _depth_order(name: str) -> tuple[Any, ...]:
+  """By path, numbers as numbers; a module after the ones inside it."""
+  parts = [
+    [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", part)]
+    for part in name.split("/")
+  ]
+  return (*parts, [LAST])
+
+
 def _check(rollingq: Any, total_steps: int) -> None:
   valid = {
     "beta": rollingq.beta >= 0,
     "rho": rollingq.rho >= 0,
     "patience": rollingq.patience >= 1,
+    "turn_patience": rollingq.turn_patience is None
+    or rollingq.turn_patience >= rollingq.patience,
     "start_epoch": rollingq.start_epoch >= 0,
     "max_rotations": rollingq.max_rotations >= -1,
     "window_steps": rollingq.window_steps is None
@@ -192,6 +220,8 @@ def _check(rollingq: Any, total_steps: int) -> None:
   expected = {
     "max_rotations": "a number of at least 0, or -1 for no limit",
     "patience": "at least 1",
+    "turn_patience": "at least config.rollingq.patience, "
+    f"{rollingq.patience}, or no layer could roll twice",
     "window_steps": f"1 to {total_steps}, or unset for one window an epoch",
     "means": f"one of {', '.join(MEANS)}",
     "mean_over": f"one of {', '.join(MEAN_OVER)}",

@@ -5,26 +5,26 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.models import build_model
-from rollingq_jax.rolling import RollingQState
+from rollingq_jax.rolling import RollingQState, init_state
 
 CLASSES, BATCH, WIDTH = 5, 4, 8
 PAIR, THREE = ("audio", "visual"), ("audio", "visual", "text")
+FOUR = (*THREE, "depth")
 CASES = [
   ("unimodal", ("audio",)),
-  *((name, PAIR) for name in ("concat", "attention", "mbt")),
-  *(
-    (name, THREE)
-    for name in ("sum", "film", "gated", "uniform", "attention", "mbt")
-  ),
+  *((name, PAIR) for name in ("concat", "attention", "mbt", "attention3")),
+  *((name, THREE) for name in ("sum", "film", "gated", "uniform")),
   *((name, THREE) for name in ("mult+", "jmt+", "mmml+", "mmml")),
+  *((name, FOUR) for name in ("attention3", "mbt", "mult", "jmt", "mmml+")),
 ]
 # A plus: its streams are pooled by a class token's attention.
-ROLLED = ("attention", "mbt", "mult+", "jmt+", "mmml+")
+ROLLED = ("attention", "attention3", "mbt", "mult+", "jmt+", "mmml+")
 ATTENDING = ("uniform", *ROLLED)
 # Fusions with dropout.
 DROPPING = (*ATTENDING, "mult", "mmml")
@@ -35,11 +35,12 @@ def _config(fusion, modalities, dtype="float32"):
   encoders = {
     "audio": {"kind": "sequence", "frames_per_token": 2},
     "text": {"kind": "sequence", "frames_per_token": 1},
+    "depth": {"kind": "sequence", "frames_per_token": 3},
     "visual": {"kind": "patches", "patch_size": (4, 4)},
   }
   is_mbt = fusion == "mbt"
   model = {
-    "fusion": "attention" if is_mbt else fusion.rstrip("+"),
+    "fusion": "attention" if is_mbt else fusion.rstrip("+3"),
     "pool": "attention" if fusion.endswith("+") else "paper",
     "cross": {
       "depth": 1,
@@ -58,7 +59,12 @@ def _config(fusion, modalities, dtype="float32"):
     "depth": 1,
     "num_heads": 2,
     "mlp_ratio": 2,
-    "attention": {"num_heads": 2, "dropout": 0.2, "cls_std": 0.5},
+    "attention": {
+      "depth": 3 if fusion.endswith("3") else 1,
+      "num_heads": 2,
+      "dropout": 0.2,
+      "cls_std": 0.5,
+    },
     "encoders": encoders,
   }
   return ConfigDict(
@@ -77,6 +83,9 @@ def _batch(seed=0):
     "audio_mask": jnp.asarray(np.arange(7) < rng.integers(2, 8, (BATCH, 1))),
     "visual": normal(2, 8, 8, 3),
     "text": normal(5, 6),
+    # The last sample lacks it.
+    "depth": normal(6, 2),
+    "depth_mask": jnp.asarray(np.arange(6) < np.array([[6], [4], [2], [0]])),
     "mask": jnp.array([True, True, True, False]),
   }
 
@@ -87,49 +96,49 @@ _jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 @cache
 def _made(fusion, modalities):
+  """The model and variables drawn without compiling its initialisation."""
   model = build_model(_config(fusion, modalities))
-  return model, _jit(model.init)(jax.random.key(0), _batch())
+  shapes = jax.eval_shape(model.init, jax.random.key(0), _batch())
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    if isinstance(leaf, RollingQState):
+      return init_state(*leaf.key_means.shape)
+    is_scale = path[-1].key == "scale"
+    values = (1.0 if is_scale else 0.0) + rng.normal(0, 0.2, leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+  return model, jax.tree_util.tree_map_with_path(
+    draw, shapes, is_leaf=lambda x: isinstance(x, RollingQState)
+  )
 
 
 @cache
-def _compiled(fusion, modalities, dtype, train, mutable):
+def _compiled(fusion, modalities, dtype, train):
   model = build_model(_config(fusion, modalities, dtype))
-
-  def apply(variables, batch, rngs):
-    return model.apply(
-      variables, batch, train=train, mutable=list(mutable) or False, rngs=rngs
-    )
-
-  return _jit(apply)
+  return _jit(partial(model.apply, train=train, mutable=["rollingq"]))
 
 
 def _run(
-  fusion,
-  modalities,
-  batch=None,
-  *,
-  dtype="float32",
-  train=False,
-  mutable=(),
-  seed=0,
+  fusion, modalities, batch=None, *, dtype="float32", train=False, seed=0
 ):
-  """Output of the model on a batch, with updates where any are asked for."""
+  """Output of the model on a batch, and the collections it updates."""
   _, variables = _made(fusion, modalities)
-  apply = _compiled(fusion, modalities, dtype, train, mutable)
+  apply = _compiled(fusion, modalities, dtype, train)
   rngs = {"dropout": jax.random.key(seed)}
-  return apply(variables, _batch() if batch is None else batch, rngs)
+  return apply(variables, _batch() if batch is None else batch, rngs=rngs)
 
 
 @every_model
 def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
   _, variables = _made(fusion, modalities)
-  output = _run(fusion, modalities)
+  output, _ = _run(fusion, modalities)
   assert output.logits.shape == (BATCH, CLASSES)
   assert output.logits.dtype == jnp.float32
   assert set(output.tokens) == set(modalities)
   probed = set(modalities) if len(modalities) > 1 else set()
   assert set(output.probe_logits) == probed
-  lengths = {"audio": 5, "visual": 9, "text": 6}
+  lengths = {"audio": 5, "visual": 9, "text": 6, "depth": 3}
   for logits in output.probe_logits.values():
     assert logits.shape == (BATCH, CLASSES)
   for name in modalities:
@@ -139,7 +148,9 @@ def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
     variables.get("rollingq", {}),
     is_leaf=lambda x: isinstance(x, RollingQState),
   )
-  assert len(states) == (fusion in ROLLED)
+  layers = 3 if fusion.endswith("3") else 1
+  assert len(states) == (layers if fusion in ROLLED else 0)
+  assert len(output.inner_aux) == layers - 1
 
 
 @every_model
@@ -168,7 +179,9 @@ def test_gradients_reach_every_parameter_that_is_trained(fusion, modalities):
   assert idle <= allowed
 
 
-@pytest.mark.parametrize(("fusion", "modalities"), CASES[1:])
+@pytest.mark.parametrize(
+  ("fusion", "modalities"), [("concat", PAIR), ("attention", PAIR)]
+)
 def test_probes_send_no_gradient_into_the_encoders(fusion, modalities):
   model, variables = _made(fusion, modalities)
   collections = {k: v for k, v in variables.items() if k != "params"}
@@ -186,10 +199,10 @@ def test_probes_send_no_gradient_into_the_encoders(fusion, modalities):
 @every_model
 def test_permuting_the_batch_permutes_the_output(fusion, modalities):
   order = jnp.array([2, 0, 3, 1])
-  plain = _run(fusion, modalities).logits
+  plain, _ = _run(fusion, modalities)
   batch = {k: v[order] for k, v in _batch().items()}
-  permuted = _run(fusion, modalities, batch)
-  np.testing.assert_allclose(permuted.logits, plain[order], atol=1e-5)
+  permuted, _ = _run(fusion, modalities, batch)
+  np.testing.assert_allclose(permuted.logits, plain.logits[order], atol=1e-5)
 
 
 @every_model
@@ -198,19 +211,44 @@ def test_padding_samples_change_nothing_for_the_others(fusion, modalities):
     name: x.at[3].set(1e3) if x.dtype == jnp.float32 else x
     for name, x in _batch().items()
   }
-  results = [
-    _run(fusion, modalities, batch, mutable=("rollingq",))
-    for batch in (_batch(), spoiled)
-  ]
+  results = [_run(fusion, modalities, batch) for batch in (_batch(), spoiled)]
   (plain, state), (other, other_state) = results
   np.testing.assert_allclose(plain.logits[:3], other.logits[:3], atol=1e-5)
   jax.tree.map(np.testing.assert_array_equal, state, other_state)
 
 
 @every_model
+def test_padded_steps_change_nothing(fusion, modalities):
+  batch = _batch()
+  spoiled = dict(batch)
+  for name in ("audio", "depth"):
+    mask = batch[f"{name}_mask"][..., None]
+    spoiled[name] = jnp.where(mask, batch[name], 1e3)
+  (plain, state), (other, other_state) = (
+    _run(fusion, modalities, x) for x in (batch, spoiled)
+  )
+  np.testing.assert_allclose(plain.logits, other.logits, atol=1e-5)
+  jax.tree.map(
+    partial(np.testing.assert_allclose, atol=1e-5), state, other_state
+  )
+
+
+@every_model
+def test_a_checkpoint_gives_back_the_same_model(fusion, modalities, tmp_path):
+  _, variables = _made(fusion, modalities)
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(tmp_path / "step", variables)
+  with ocp.StandardCheckpointer() as checkpointer:
+    like = jax.tree.map(jnp.zeros_like, variables)
+    restored = checkpointer.restore(tmp_path / "step", like)
+  assert jax.tree.structure(restored) == jax.tree.structure(variables)
+  jax.tree.map(np.testing.assert_array_equal, restored, variables)
+
+
+@every_model
 def test_dropout_is_on_in_training_alone(fusion, modalities):
   def logits(train, seed):
-    return _run(fusion, modalities, train=train, seed=seed).logits
+    return _run(fusion, modalities, train=train, seed=seed)[0].logits
 
   np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
   has_dropout = fusion in DROPPING
@@ -219,14 +257,12 @@ def test_dropout_is_on_in_training_alone(fusion, modalities):
 
 @every_model
 def test_bfloat16_is_close_and_keeps_float32_statistics(fusion, modalities):
-  expected = _run(fusion, modalities).logits
+  expected, _ = _run(fusion, modalities)
   # flax's own LayerNorm mixes bfloat16 and float32.
   with jax.numpy_dtype_promotion("standard"):
-    output, state = _run(
-      fusion, modalities, dtype="bfloat16", mutable=("rollingq",)
-    )
+    output, state = _run(fusion, modalities, dtype="bfloat16")
   assert output.logits.dtype == jnp.float32
-  np.testing.assert_allclose(output.logits, expected, rtol=0.1, atol=0.1)
+  np.testing.assert_allclose(output.logits, expected.logits, rtol=0.1, atol=0.1)
   for leaf in jax.tree.leaves(state):
     assert leaf.dtype in (jnp.float32, jnp.int32)
 

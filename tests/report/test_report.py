@@ -36,11 +36,11 @@ def _metrics(epoch, split, attention, **more):
   return line | more
 
 
-def _window(epoch, rolled):
+def _window(epoch, rolled, layer="fusion"):
   return {
     "step": 10 * (epoch + 1),
     "epoch": epoch,
-    "layer": "fusion",
+    "layer": layer,
     "air": {"audio": [0.5 - 0.1 * epoch], "visual": [0.1 * epoch - 0.5]},
     "alpha": {"audio": [0.4], "visual": [0.6]},
     "angle": [1.25 if rolled else 0.0],
@@ -98,6 +98,23 @@ def test_the_summary_says_what_each_rotation_met_and_what_came(workdir):
   (end,) = [line for line in text.splitlines() if "end of training" in line]
   assert "+0.20" in end
   assert "50.0 %" in end
+
+
+def test_several_layers_have_a_column(workdir):
+  path = workdir()
+  layers = ("fusion/inner_layers_0", "fusion")
+  rolled = {(1, layers[0]), (2, layers[1])}
+  lines = [_window(e, (e, x) in rolled, x) for e in range(4) for x in layers]
+  text = "".join(json.dumps(line) + "\n" for line in lines)
+  (path / "rollingq.jsonl").write_text(text)
+  rows = [line.split("│") for line in _summary(path).splitlines()]
+  layer_of = [(r[1].strip(), r[2].strip()) for r in rows if len(r) > 6]
+  assert layer_of == [
+    ("rotation 1, after epoch 2", "1"),
+    ("rotation 2, after epoch 3", "2"),
+    ("end of training", "1"),
+    ("end of training", "2"),
+  ]
 
 
 def test_the_summary_of_the_test_split(workdir):

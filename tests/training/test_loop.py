@@ -50,6 +50,28 @@ def test_windows_by_steps_with_the_last_batch_and_a_second_pass(
   assert [m["split"] for m in metrics[-3:]] == ["test"] * 3
 
 
+def test_layers_roll_one_after_the_other(small_config, tmp_path):
+  config = small_config(
+    "layers=2",
+    rollingq__max_rotations="1",
+    model__attention__cls_std="0.5",
+    evaluation__noise_levels="()",
+  )
+  metrics, windows = _run(config, tmp_path)
+  layers = ["fusion/inner_layers_0", "fusion"]
+  assert [w["layer"] for w in windows] == 3 * layers
+  rolled = [(w["epoch"], w["layer"]) for w in windows if any(w["rolled"])]
+  assert rolled == list(enumerate(layers))
+  trained = [line for line in metrics if line["split"] == "train"]
+  for inner, last, line in zip(
+    windows[::2], windows[1::2], trained, strict=True
+  ):
+    # Metrics are those of the last layer.
+    for name, share in last["share"].items():
+      assert share == pytest.approx(line[f"share/{name}"], rel=1e-5)
+      assert abs(share - inner["share"][name]) > 1e-4
+
+
 def test_the_best_checkpoint_is_kept_and_can_be_tested(small_config, tmp_path):
   # A learning rate that ruins the later epochs makes the first the best.
   config = small_config(

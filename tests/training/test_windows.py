@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.progressive import init_turn
 from rollingq_jax.rolling import RollingQState, accumulate, init_state
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
@@ -37,7 +38,7 @@ def test_every_layer_of_the_collection_is_closed_by_itself():
     "fusion": {"process_query": {"state": _imbalanced(0)}},
     "late": {"block": {"process_query": {"state": init_state(2, 1, 4)}}},
   }
-  rolled, infos = roll_layers(
+  rolled, _, infos = roll_layers(
     collection, beta=0.2, rho=0.5, max_rotations=1, patience=1
   )
   assert set(infos) == {"fusion", "late/block"}
@@ -57,12 +58,12 @@ def test_a_window_that_may_not_roll_counts_towards_patience(small_config):
   config = small_config(rollingq__patience="2")
   before = hyper_parameters(config, may_roll=False)
   after = hyper_parameters(config, may_roll=True)
-  state, info = roll_layers({"state": _imbalanced(0)}, **before)
+  state, _, info = roll_layers({"state": _imbalanced(0)}, **before)
   assert not info[""].rolled.any()
   second = _imbalanced(1)._replace(
     windows_over_beta=state["state"].windows_over_beta
   )
-  _, info = roll_layers({"state": second}, **after)
+  _, _, info = roll_layers({"state": second}, **after)
   assert info[""].rolled.all()
 
 
@@ -71,12 +72,51 @@ def test_a_window_that_may_not_roll_counts_towards_patience(small_config):
   [
     ({"rollingq__max_rotations": "-1"}, None),
     ({"rollingq__max_rotations": "2"}, 2),
-    ({"rollingq__enabled": "False"}, 0),
   ],
 )
 def test_limits_reach_maybe_roll(small_config, override, expected):
   config = small_config(**override)
   assert hyper_parameters(config, may_roll=True)["max_rotations"] == expected
+
+
+def test_nothing_rolls_where_rolling_is_off(small_config):
+  hyper = hyper_parameters(
+    small_config(rollingq__enabled="False"), may_roll=True
+  )
+  _, _, infos = roll_layers({"state": _imbalanced(0)}, **hyper)
+  assert not infos[""].rolled.any()
+  hyper |= {"may_roll": True}
+  _, _, infos = roll_layers({"state": _imbalanced(0)}, **hyper)
+  assert infos[""].rolled.all()
+
+
+def test_a_turn_is_one_window_longer_than_patience_unless_told(small_config):
+  config = small_config(rollingq__patience="4")
+  assert hyper_parameters(config, may_roll=True)["turn_patience"] == 5
+  config = small_config(rollingq__patience="4", rollingq__turn_patience="9")
+  assert hyper_parameters(config, may_roll=True)["turn_patience"] == 9
+
+
+def test_layers_come_in_the_order_of_depth():
+  last = {"process_query": {"state": _imbalanced(0)}}
+  inner = {
+    f"inner_layers_{i}": {"process_query": {"state": _imbalanced(i)}}
+    for i in (10, 2, 0)
+  }
+  _, turn, infos = roll_layers(
+    {"fusion": inner | last},
+    init_turn(),
+    beta=0.2,
+    rho=0.5,
+    max_rotations=1,
+    patience=1,
+  )
+  names = [f"fusion/inner_layers_{i}" for i in (0, 2, 10)]
+  assert list(infos) == [*names, "fusion"]
+  assert [bool(info.rolled.all()) for info in infos.values()] == [True] + 3 * [
+    False
+  ]
+  assert int(turn.layer) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,6 +125,7 @@ def test_limits_reach_maybe_roll(small_config, override, expected):
     "beta=-0.1",
     "rho=-1.0",
     "patience=0",
+    "turn_patience=0",
     "start_epoch=-1",
     "max_rotations=-2",
     "window_steps=-1",
@@ -165,11 +206,11 @@ def test_a_strict_threshold_is_not_reached_by_equality(small_config, beta):
     hyper = hyper_parameters(config, may_roll=True)
     half = jnp.float32(beta)
     state = _imbalanced(0)._replace(cosine_means=jnp.array([[half], [0.0]]))
-    _, infos = roll_layers({"state": state}, **hyper)
+    _, _, infos = roll_layers({"state": state}, **hyper)
     assert infos[""].rolled.all() == (not strict)
     above = jnp.nextafter(half, jnp.float32(1)) + jnp.float32(1e-30)
     state = state._replace(cosine_means=jnp.array([[above], [0.0]]))
-    _, infos = roll_layers({"state": state}, **hyper)
+    _, _, infos = roll_layers({"state": state}, **hyper)
     assert infos[""].rolled.all()
 
 
