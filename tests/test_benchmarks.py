@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import fusion, rotation, train_step
+from benchmarks import fusion, rotation, systems, train_step
 from benchmarks.fusion import (
   TOLERANCE,
   Sizes,
@@ -20,6 +20,9 @@ from benchmarks.fusion import (
   with_gradient,
 )
 from benchmarks.timing import compare, format_table, temporary_bytes
+from rollingq_jax.config import load_config
+from rollingq_jax.errors import UserError
+from rollingq_jax.training.checks import check_config
 
 SMALL = Sizes(batch=3, width=16, heads=1, audio=5, visual=8)
 
@@ -193,3 +196,72 @@ def test_both_train_steps_leave_the_same_state():
       getattr(plain, name),
       getattr(ours, name),
     )
+
+
+def test_every_system_has_a_config_that_can_run(repo_root):
+  folders = set()
+  for system in systems.SYSTEMS:
+    spec = f"{repo_root}/configs/av_digits.py:{system.variant}"
+    check_config(load_config(spec, system.options))
+    folders.add(systems.folder_of(system, 0, repo_root))
+  assert len(folders) == len(systems.SYSTEMS)
+
+
+def _finished_run(folder, accuracy, air=None):
+  folder.mkdir(parents=True)
+  plain = {"split": "test", "accuracy": accuracy}
+  if air is not None:
+    plain |= {"air/audio": air, "share/audio": 0.5}
+  noisy = {"split": "test", "extra_noise/audio": 0.5, "accuracy": 0.25}
+  other = {"split": "test", "extra_noise/audio": 1.0, "accuracy": 0.0}
+  lines = [json.dumps(x) for x in (plain, other, noisy)]
+  (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+  (folder / "config.json").write_text("{}")
+  cost = {"trained": 1234, "forward_flops": 5.6e9}
+  (folder / "cost.json").write_text(json.dumps(cost))
+  (folder / systems.SECONDS_FILE).write_text(str(60.0 * accuracy))
+
+
+def test_the_table_has_means_and_standard_errors(tmp_path):
+  rolled, static, unfinished = systems.SYSTEMS[8], *systems.SYSTEMS[2:4]
+  for seed, accuracy in enumerate((0.5, 0.75)):
+    for system, air in ((rolled, accuracy - 1), (static, None)):
+      _finished_run(systems.folder_of(system, seed, tmp_path), accuracy, air)
+  _finished_run(systems.folder_of(unfinished, 0, tmp_path), 0.5)
+  table = systems.make_table((rolled, static, unfinished), 2, tmp_path)
+  assert table.splitlines()[2:] == [
+    "| attention + RollingQ | 62.5 ± 12.5 | 25.0 ± 0.0 | -0.38 ± 0.12 "
+    "| 0.50 ± 0.00 | 1,234 | 5.60 | 30 |",
+    "| sum | 62.5 ± 12.5 | 25.0 ± 0.0 | - | - | 1,234 | 5.60 | 30 |",
+  ]
+
+
+def test_the_table_takes_the_place_of_the_old_one(tmp_path):
+  page = tmp_path / "page.md"
+  page.write_text(f"before\n{systems.BEGIN}\nold\n{systems.END}\nafter\n")
+  for table in ("new", "newer"):
+    systems.write_between_marks(page, table)
+    assert page.read_text() == (
+      f"before\n{systems.BEGIN}\n{table}\n{systems.END}\nafter\n"
+    )
+  page.write_text("no marks")
+  with pytest.raises(UserError, match="to write between"):
+    systems.write_between_marks(page, "new")
+
+
+def test_the_systems_command_runs_what_is_missing(
+  tmp_path, capfd, monkeypatch, repo_root
+):
+  monkeypatch.chdir(repo_root)
+  command = ["--workdir", str(tmp_path), "--seeds", "1", "--only", "sum"]
+  command += ["--config.total_epochs=1", "--config.optimizer.warmup_epochs=0.5"]
+  assert systems.main(command) == 0
+  first = capfd.readouterr()
+  assert first.err == "sum, seed 0\n"
+  assert "| sum | " in first.out
+  # All is there now.
+  assert systems.main(command) == 0
+  assert capfd.readouterr() == (first.out, "")
+  bad = [*command, "--config.batch_size=0", "--seeds", "2"]
+  assert systems.main(bad) == 1
+  assert capfd.readouterr().err.endswith("failed: sum, seed 1\n")
