@@ -282,33 +282,19 @@ def test_the_order_of_modalities_is_the_configs_under_jit_too():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_forward_pass_compiles_once(compilations):
-  model, variables = _made("attention", ("audio", "visual"))
-  apply = jax.jit(model.apply)
-  apply(variables, _batch())
-  before = len(compilations)
-  for seed in range(3):
-    batch = _batch(seed)
-    before = len(compilations) if seed == 0 else before
-    apply(variables, batch)
-  assert len(compilations) == before
-
-
-def test_updated_statistics_go_back_in_without_compiling(compilations):
-  model, variables = _made("attention", ("audio", "visual"))
-
-  @jax.jit
-  def step(variables, batch):
-    _, updates = model.apply(
-      variables, batch, train=False, mutable=["rollingq"]
-    )
-    return {**variables, **updates}
-
+@every_model
+def test_it_compiles_once_with_its_statistics_going_round(
+  fusion, modalities, compilations
+):
+  _run(fusion, modalities)
+  _, variables = _made(fusion, modalities)
+  apply = _compiled(fusion, modalities, "float32", False)
+  rngs = {"dropout": jax.random.key(0)}
   batches = [_batch(seed) for seed in range(3)]
-  variables = step(variables, batches[0])
   before = len(compilations)
-  for batch in batches[1:]:
-    variables = step(variables, batch)
+  for batch in batches:
+    _, updates = apply(variables, batch, rngs=rngs)
+    variables = {**variables, **updates}
   assert len(compilations) == before
 
 

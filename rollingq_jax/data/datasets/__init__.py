@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rollingq_jax.data.datasets import av_digits, synthetic
+from rollingq_jax.data.datasets import av_digits, mosi, synthetic
 from rollingq_jax.data.source import Dataset, check_dataset
 from rollingq_jax.errors import UserError
 
@@ -14,7 +14,11 @@ def load_dataset(config: Any) -> Dataset:
     UserError: an unknown name, missing files or packages, or samples that do
       not fit the config.
   """
-  loaders = {"av_digits": av_digits.load, "synthetic": synthetic.load}
+  loaders = {
+    "av_digits": av_digits.load,
+    "mosi": mosi.load,
+    "synthetic": synthetic.load,
+  }
   if config.data.name not in loaders:
     raise UserError(
       f"config.data.name is {config.data.name!r}; expected one of "
