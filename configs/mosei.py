@@ -1,0 +1,62 @@
+"""CMU-MOSEI: sentiment in three classes from words, voice and face.
+
+Sequences of 50 word-aligned steps; negative, neutral, positive with cuts of
+the sentiment at -.5 and .5. Paper (accuracy in %): visual alone 47.1, concat
+62.8, OGM 62.7, PMR 63.0, vanilla multimodal Transformer 62.7, with RollingQ
+63.2, MBT 63.0, MMML 62.8, with RollingQ 63.2. They choose the epoch on the test
+list.
+
+    python -m rollingq_jax.main --config configs/mosei.py --workdir DIR \
+      --config.data.name=synthetic
+
+Variants, joined by commas after a colon:
+
+    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    modalities=text+audio+visual|text|audio|visual|text+audio|text+visual|
+               audio+visual                 (unimodal: one of them)
+    rollingq=auto|on|off                    (auto: on for attention)
+    layers=1|2|3|4                          (attention, uniform, mbt)
+    heads=1|2|4|8                           (of the class token's attention)
+    pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
+                                             attention where rollingq=on)
+    balance=none|ogm|ogm_ge|pmr
+    noise=none|sensor_failure|clean_train
+    protocol=honest|reference               (see configs/_protocol.py)
+
+Run here: training steps at full size on random data of these shapes, which is
+all that can be run: `config.data.name` is "mosei", which has no loader yet. Not
+run here: CMU-MOSEI itself, so there is no accuracy of ours. From the paper:
+width, depth, batch, epochs, warm-up, weight decay, one rotation at most. Ours,
+not tuned: the learning rate, beta, rho.
+"""
+
+from ml_collections import ConfigDict
+
+from rollingq_jax.config import parse_arg
+
+from . import _systems, base
+
+MODALITIES = ("text", "audio", "visual")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """See the module's docstring for `arg`."""
+  variant = parse_arg(
+    arg,
+    **_systems.variants(MODALITIES),
+    noise=("none", "sensor_failure", "clean_train"),
+  )
+  config = base.get_config()
+  config.num_classes = 3
+  config.data.name = "mosei"
+  config.data.noise = variant.noise
+  config.data.shapes = ConfigDict(
+    {"text": (50, 300), "audio": (50, 74), "visual": (50, 35)}
+  )
+  config.model.encoders = ConfigDict(
+    {name: {"kind": "sequence", "frames_per_token": 1} for name in MODALITIES}
+  )
+  config.optimizer.weight_decay = 1e-4
+  config.rollingq.max_rotations = 1
+  _systems.set_system(config, variant)
+  return config
