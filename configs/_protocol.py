@@ -32,6 +32,7 @@ def _set_reference(config: ConfigDict) -> None:
   # without gradient alone; these models have none.
   config.optimizer.decay_mask = "all"
   config.optimizer.extra_step_per_epoch = True
+  config.data.crop_each_frame = True
   # The epoch that is best on the test list is the one reported.
   config.evaluation.checkpoint = "best"
   config.evaluation.selection_split = "test"

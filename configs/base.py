@@ -34,6 +34,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # Time steps kept of a sequence; unset: the data set's own choice.
   data.num_frames = placeholder(int)
   data.speaker_disjoint = False
+  # Whether each frame of a clip is cropped and flipped by itself in training,
+  # as in the authors' code, or all alike.
+  data.crop_each_frame = False
   # Whether padded time steps are masked, or input like any other. A mask goes
   # on telling a recording's length after its sensor has failed.
   data.mask_padding = True

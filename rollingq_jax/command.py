@@ -10,8 +10,16 @@ from rollingq_jax.errors import UserError
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
 
 
-class Parser(argparse.ArgumentParser):
-  """Options whose mistakes are one line; help texts keep their lines."""
+class OptionParser(argparse.ArgumentParser):
+  """Options whose mistakes are one line."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises UserError."""
+    raise UserError(f"{message}; see --help")
+
+
+class Parser(OptionParser):
+  """Options of a whole command; help texts keep their lines."""
 
   def __init__(self, command: str, description: str, epilog: str):
     super().__init__(
@@ -21,16 +29,15 @@ class Parser(argparse.ArgumentParser):
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
     )
+
+  def add_config(self) -> None:
+    """Adds the option that names the config."""
     self.add_argument(
       "--config",
       required=True,
       metavar="FILE[:ARG]",
       help="config file, with its variants after the colon",
     )
-
-  def error(self, message: str) -> NoReturn:
-    """Raises UserError."""
-    raise UserError(f"{message}; see --help")
 
 
 def run_command(

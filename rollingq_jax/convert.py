@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
   parser = Parser("convert", "Converts weights from elsewhere.", _EPILOG)
+  parser.add_config()
   parser.add_argument("weights", type=Path, help="file to read")
   parser.add_argument(
     "--out", type=Path, metavar="FILE", help="safetensors file to write"

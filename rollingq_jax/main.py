@@ -34,6 +34,7 @@ def _parser() -> Parser:
   parser = Parser(
     "main", "Trains and evaluates one model, or resumes its run.", _EPILOG
   )
+  parser.add_config()
   parser.add_argument(
     "--workdir",
     required=True,
@@ -48,6 +49,10 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.config import check_workdir, load_config
 
   config, workdir = load_config(args.config, overrides), args.workdir
+  if config.num_classes is None:
+    from rollingq_jax.data.prepared import pin_classes
+
+    pin_classes(config)
   if config.pretrained.file is not None:
     from rollingq_jax.pretrained import pin_weights
 

@@ -1,23 +1,115 @@
-"""Sound files to features."""
+"""Sound files to waveforms, and waveforms to features."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from rollingq_jax.data.container import (
+  TOLERATED_SHARE,
+  check_exists,
+  decode,
+  require,
+)
 from rollingq_jax.errors import UserError
+
+CREMAD_RATE = 22050
+CREMAD_SECONDS = 3
+CREMAD_WINDOW = 512
+CREMAD_HOP = 353
+
+KS_RATE = 16000
+KS_FRAMES = 1024
+KS_BINS = 128
+KS_MEAN = -4.503877
+KS_STD = 5.141276
+
+# Codecs overshoot a little; integers in a float file do by far.
+_LARGEST_PEAK = 10.0
+# libsndfile's log on a wav or aiff whose header promises more than there is.
+_CUT_OFF = re.compile(r"(?:data|SSND) : (\d+) \(should be (\d+)\)")
+# Programs that count the header in write sizes that are too large by this.
+_HEADER_BYTES = 44
+# Programs that do not know the length beforehand write sizes from here on.
+_UNKNOWN_SIZE = 0x7FFFF000
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
-  """Mono float32 waveform in [-1, 1] and its sampling rate in Hz."""
+  """Mono float32 waveform in [-1, 1] and its sampling rate in Hz.
+
+  The content decides, whatever the file is called: libsndfile reads wav,
+  flac, ogg, mp3 and aiff, PyAV the rest (flv, mp4, webm, m4a). Channels are
+  averaged. UserError where the file is missing, unreadable, cut off, without
+  sound or not finite. An ogg that was cut off between two pages passes.
+  """
+  check_exists(path)
+  soundfile = require("soundfile", "soundfile")
   try:
-    import soundfile
-  except ImportError as error:
-    raise UserError(_missing_extra("soundfile")) from error
-  try:
-    waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
-  except (soundfile.LibsndfileError, OSError) as error:
-    raise UserError(f"{path} cannot be read as audio: {error}") from error
-  return waveform.mean(axis=1), rate
+    file = soundfile.SoundFile(path)
+  # TypeError: a name in .raw, for which soundfile wants to be told the rate.
+  except (soundfile.LibsndfileError, TypeError):
+    channels, rate = _read_container(path)
+  else:
+    with file:
+      channels, rate = _read_soundfile(soundfile, file, path), file.samplerate
+  return _checked(path, channels).mean(axis=1), rate
+
+
+def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+  """Float32 waveform [ceil(samples * new_rate / rate)] at another rate.
+
+  soxr's high quality and the length of librosa.load's, which cuts or adds a
+  zero sample at the end.
+  """
+  waveform = waveform.astype(np.float32, copy=False)
+  if rate == new_rate:
+    return waveform
+  soxr = require("soxr", "soxr")
+  resampled = soxr.resample(waveform, rate, new_rate, quality="HQ")
+  length = -(-len(waveform) * new_rate // rate)
+  return np.pad(resampled[:length], (0, max(0, length - len(resampled))))
+
+
+def cremad_spectrogram(waveform: np.ndarray, rate: int) -> np.ndarray:
+  """log(|STFT| + 1e-7) of 3 s at 22 050 Hz, float32 [188, 257], time first.
+
+  The waveform is repeated and cut to 3 s. Windows of 512 samples (periodic
+  Hann), 353 apart, centred, with zeros beyond both ends: librosa.stft's
+  defaults since 0.9; the authors' lists of packages have 0.10.1. Older
+  versions, as of OGM-GE's time, mirrored the ends (first and last frame).
+  """
+  if not len(waveform):
+    raise UserError("a waveform of no samples has no spectrogram")
+  waveform = resample(waveform, rate, CREMAD_RATE)
+  waveform = np.resize(waveform, CREMAD_SECONDS * CREMAD_RATE).clip(-1, 1)
+  padded = np.pad(waveform.astype(np.float64), CREMAD_WINDOW // 2)
+  view = np.lib.stride_tricks.sliding_window_view(padded, CREMAD_WINDOW)
+  # The symmetric window of one sample more is the periodic one.
+  window = np.hanning(CREMAD_WINDOW + 1)[:-1]
+  spectrum = np.fft.rfft(view[::CREMAD_HOP] * window)
+  return np.log(np.abs(spectrum) + 1e-7).astype(np.float32)
+
+
+def ks_filter_bank(waveform: np.ndarray, rate: int) -> np.ndarray:
+  """Kaldi's log-mel filter bank as AST takes it, float32 [1024, 128].
+
+  Of the waveform in [-1, 1] minus its mean, at 16 kHz: 25 ms Hann windows
+  10 ms apart, 20 Hz to 8 kHz, cut or padded with 0 to 1024 frames, then
+  (x + 4.503877) / (2 * 5.141276), so that padding has the value .438.
+  """
+  if len(waveform) * 1000 < 25 * rate:
+    raise UserError(
+      f"the sound lasts {len(waveform)} samples at {rate} Hz; "
+      "a filter bank needs at least 25 ms"
+    )
+  waveform = resample(waveform - waveform.mean(), rate, KS_RATE)
+  options = _fbank_options(KS_RATE, KS_BINS)
+  options.frame_opts.window_type = "hanning"
+  options.htk_compat = True
+  frames = _fbank(options, waveform)[:KS_FRAMES]
+  padded = np.pad(frames, ((0, KS_FRAMES - len(frames)), (0, 0)))
+  return (padded - np.float32(KS_MEAN)) / np.float32(2 * KS_STD)
 
 
 def log_mel(waveform: np.ndarray, rate: int, num_bins: int) -> np.ndarray:
@@ -25,24 +117,83 @@ def log_mel(waveform: np.ndarray, rate: int, num_bins: int) -> np.ndarray:
 
   Kaldi's, without dither; no frame where there is hardly any sound.
   """
-  try:
-    import kaldi_native_fbank as knf
-  except ImportError as error:
-    raise UserError(_missing_extra("kaldi-native-fbank")) from error
+  options = _fbank_options(rate, num_bins)
+  options.frame_opts.snip_edges = False
+  return _fbank(options, waveform)
+
+
+def _fbank_options(rate: int, num_bins: int) -> Any:
+  knf = require("kaldi_native_fbank", "kaldi-native-fbank")
   options = knf.FbankOptions()
   options.frame_opts.samp_freq = rate
   options.frame_opts.dither = 0.0
-  options.frame_opts.snip_edges = False
   options.mel_opts.num_bins = num_bins
+  return options
+
+
+def _fbank(options: Any, waveform: np.ndarray) -> np.ndarray:
+  knf = require("kaldi_native_fbank", "kaldi-native-fbank")
   fbank = knf.OnlineFbank(options)
-  fbank.accept_waveform(rate, waveform.tolist())
+  # A list is taken faster than an array.
+  fbank.accept_waveform(options.frame_opts.samp_freq, waveform.tolist())
   fbank.input_finished()
-  frames = [fbank.get_frame(i) for i in range(fbank.num_frames_ready)]
-  return np.array(frames, np.float32).reshape(-1, num_bins)
+  frames = np.empty((fbank.num_frames_ready, fbank.dim), np.float32)
+  for i in range(len(frames)):
+    frames[i] = fbank.get_frame(i)
+  return frames
 
 
-def _missing_extra(package: str) -> str:
-  return (
-    f"reading audio files needs {package}; install it with: "
-    "pip install 'rollingq_jax[media]'"
+def _read_soundfile(soundfile: Any, file: Any, path: Path) -> np.ndarray:
+  """Float32 [samples, channels]."""
+  try:
+    channels = file.read(dtype="float32", always_2d=True)
+  except soundfile.LibsndfileError as error:
+    raise UserError(f"{path} cannot be read as audio: {error}") from error
+  if cut := _CUT_OFF.search(file.extra_info):
+    stated, there = int(cut[1]), int(cut[2])
+    if there + _HEADER_BYTES < stated < _UNKNOWN_SIZE:
+      raise _cut_off(path, there, stated, "bytes")
+  # Only mp3 gets here with less: its header is an estimate.
+  if len(channels) < (1 - TOLERATED_SHARE) * file.frames:
+    raise _cut_off(path, len(channels), file.frames, "samples")
+  return channels
+
+
+def _read_container(path: Path) -> tuple[np.ndarray, int]:
+  """Float32 [samples, channels] and the rate, by PyAV."""
+  av = require("av", "PyAV (av)")
+  # Interleaved: PyAV 18 crashes on the planes of 8 channels.
+  interleave = av.AudioResampler(format="flt")
+  blocks, rate = [], 0
+  for frame in decode(path, "audio"):
+    rate = rate or frame.sample_rate
+    try:
+      blocks += interleave.resample(frame)
+    except (ValueError, av.FFmpegError) as error:
+      raise UserError(f"{path} changes its audio format midway") from error
+  if not blocks:
+    raise UserError(f"{path} holds no sound")
+  channels = blocks[0].layout.nb_channels
+  samples = np.concatenate([block.to_ndarray()[0] for block in blocks])
+  return samples.reshape(-1, channels), rate
+
+
+def _checked(path: Path, channels: np.ndarray) -> np.ndarray:
+  if not len(channels):
+    raise UserError(f"{path} holds no sound")
+  if not np.isfinite(channels).all():
+    raise UserError(f"{path} holds samples that are not finite")
+  peak = np.abs(channels).max()
+  if peak > _LARGEST_PEAK:
+    raise UserError(
+      f"{path} holds samples up to {peak:.0f}; float samples must lie in "
+      "[-1, 1]"
+    )
+  return channels.clip(-1, 1)
+
+
+def _cut_off(path: Path, there: int, stated: int, unit: str) -> UserError:
+  return UserError(
+    f"{path} is cut off: it holds {there} of the {stated} {unit} of sound "
+    "that its header states; get a whole copy"
   )

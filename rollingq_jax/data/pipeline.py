@@ -1,6 +1,7 @@
 """Grain pipelines: deterministic, resumable, sharded by process.
 
-    source -> seed -> shuffle -> corrupt -> share of this process -> batch
+    source -> seed -> shuffle -> decode -> corrupt -> share of this process
+      -> batch
 
 The order depends on the seed and the epoch alone, so a batch holds the same
 samples in the same rows on any number of processes.
@@ -14,7 +15,7 @@ import grain
 import numpy as np
 
 from rollingq_jax.data.noise import AddNoise
-from rollingq_jax.data.source import ArraySource, Element
+from rollingq_jax.data.source import Element, Source
 from rollingq_jax.errors import UserError
 
 
@@ -58,7 +59,7 @@ class ProcessShare(grain.MapDataset):
 
 
 def training_batches(
-  source: ArraySource,
+  source: Source,
   config: Any,
   *,
   device_count: int = 1,
@@ -78,6 +79,7 @@ def training_batches(
     process_count: how many processes share a batch.
   """
   dataset = grain.MapDataset.source(source).seed(config.seed).shuffle()
+  dataset = _decoded(dataset, source, train=True)
   dataset = dataset.random_map(_noise(config, train=True))
   rows = _rows(len(source), config.batch_size, device_count)
   share = ProcessShare(dataset, rows, process_index, process_count)
@@ -85,7 +87,7 @@ def training_batches(
 
 
 def evaluation_batches(
-  source: ArraySource,
+  source: Source,
   config: Any,
   *,
   extra_noise: Mapping[str, float] | None = None,
@@ -107,6 +109,7 @@ def evaluation_batches(
   """
   # Another stream than training's, so that no noise is seen in both.
   dataset = grain.MapDataset.source(source).seed(config.seed + 2**31)
+  dataset = _decoded(dataset, source, train=False)
   noise = _noise(config, train=False, extra=dict(extra_noise or {}))
   rows = _rows(len(source), config.batch_size, device_count)
   share = ProcessShare(
@@ -125,6 +128,13 @@ def prefetched(
       prefetch_buffer_size=config.data.prefetch_batches,
     )
   )
+
+
+def _decoded(
+  dataset: grain.MapDataset, source: Source, *, train: bool
+) -> grain.MapDataset:
+  decoder = source.decoder(train)
+  return dataset if decoder is None else dataset.random_map(decoder)
 
 
 def _rows(size: int, batch_size: int, device_count: int) -> int:

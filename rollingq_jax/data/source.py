@@ -1,7 +1,9 @@
 """What every data set looks like to the pipeline."""
 
-from typing import Any, NamedTuple, SupportsIndex
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
+import grain
 import numpy as np
 
 from rollingq_jax.errors import UserError
@@ -10,10 +12,33 @@ from rollingq_jax.errors import UserError
 Element = dict[str, Any]
 
 
+@runtime_checkable
+class Source(Protocol):
+  """A `grain.sources.RandomAccessDataSource` that knows what it holds."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: SupportsIndex) -> Element: ...
+
+  @property
+  def labels(self) -> np.ndarray:
+    """Class ids of all samples."""
+    ...
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Those that a sample may have."""
+    ...
+
+  def decoder(self, train: bool) -> grain.transforms.RandomMap | None:
+    """What makes a sample of what `[]` gives; None where that is one."""
+    ...
+
+
 class ArraySource:
   """Samples held in memory: row i of every array is sample i.
 
-  A `grain.sources.RandomAccessDataSource`.
+  Arrays that are not of a modality have an underscore in their names.
   """
 
   def __init__(self, arrays: Element):
@@ -30,6 +55,19 @@ class ArraySource:
     """The arrays themselves."""
     return self._arrays
 
+  @property
+  def labels(self) -> np.ndarray:
+    """Class ids of all samples."""
+    return self._arrays["label"]
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Names of the arrays that are of a modality."""
+    return tuple(k for k in self._arrays if k != "label" and "_" not in k)
+
+  def decoder(self, train: bool) -> None:
+    """None: the samples are as a model takes them."""
+
 
 class Dataset(NamedTuple):
   """Splits `train`, `validation` and `test` of one data set.
@@ -39,7 +77,7 @@ class Dataset(NamedTuple):
   an int32 class id.
   """
 
-  splits: dict[str, ArraySource]
+  splits: Mapping[str, Source]
   class_names: tuple[str, ...]
   # What a reader of any result on this data must know.
   note: str
@@ -52,14 +90,13 @@ def check_dataset(
   for name, source in dataset.splits.items():
     if not len(source):
       raise UserError(f"the {name} split is empty; check config.data")
-    missing = [m for m in modalities if m not in source[0]]
+    missing = [m for m in modalities if m not in source.modalities]
     if missing:
-      have = [k for k in source[0] if k != "label" and "_" not in k]
       raise UserError(
         f"the {name} split has no {missing[0]!r}; config.modalities may name "
-        f"{', '.join(have)}"
+        f"{', '.join(source.modalities)}"
       )
-  labels = np.concatenate([s.arrays["label"] for s in dataset.splits.values()])
+  labels = np.concatenate([s.labels for s in dataset.splits.values()])
   if labels.min() < 0 or labels.max() >= num_classes:
     raise UserError(
       f"labels run from {labels.min()} to {labels.max()} but "

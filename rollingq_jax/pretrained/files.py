@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.pretrained.torch_file import read_torch
+from rollingq_jax.unpickle.torch_file import read_torch
 
 Reader = Callable[[Path], dict[str, np.ndarray]]
 

@@ -4,18 +4,12 @@ torch.load(weights_only=True) would do the same, but PyTorch is no dependency
 here: it weighs gigabytes and training never imports it. With this reader any
 .pth opens on a machine without it.
 
-A pickle is a program that may call whatever it names. Here a short list of
-names stands for functions of this file, which only note down what they are
-given, and every other name ends the reading. Arrays are built when the pickle
-has run.
+The pickle inside it names functions of this file, which only note down what
+they are given. Arrays are built when it has run.
 """
 
-import io
 import math
-import pickle
-import pickletools
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +17,14 @@ import ml_dtypes
 import numpy as np
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.unpickle.program import (
+  Call,
+  Names,
+  Noted,
+  Program,
+  describe_failure,
+  set_items,
+)
 
 # Where training scripts put the state dict among their other values.
 NESTED = ("state_dict", "model", "model_state_dict", "net")
@@ -40,16 +42,11 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
   try:
     with zipfile.ZipFile(path) as file:
       archive = _Archive(file)
-      tensors = _find_state_dict(_unpickle(archive.read("data.pkl")))
+      program = Program(archive.read("data.pkl"), NAMES, MEND, _find_storage)
+      tensors = _find_state_dict(program.run())
       return {name: archive.build(tensors[name]) for name in tensors}
-  except UserError as error:
-    raise UserError(f"{path} {error}") from error
-  # "Other exceptions may also be raised during unpickling", says its manual.
   except Exception as error:
-    raise UserError(
-      f"{path} is damaged or cut short ({type(error).__name__}); download or "
-      f"copy it again"
-    ) from error
+    raise describe_failure(path, error) from error
 
 
 class _StorageType(NamedTuple):
@@ -69,20 +66,17 @@ class _Tensor(NamedTuple):
   strides: tuple[int, ...]
 
 
-class _StateDict(dict):
+class _StateDict(dict, Noted):
   __slots__ = ()
 
-  def __setstate__(self, state: Any) -> None:
+  def take_state(self, state: Any) -> None:
     """Drops `_metadata`: it says which versions of torch's layers wrote it."""
 
 
-class _Call(NamedTuple):
-  """A callable without a state: the BUILD opcode finds nothing to overwrite."""
-
-  function: Callable[..., Any]
-
-  def __call__(self, *args: Any) -> Any:
-    return self.function(*args)
+def _make_state_dict(pairs: Any = ()) -> _StateDict:
+  made = _StateDict()
+  set_items(made, pairs)
+  return made
 
 
 def _rebuild_tensor(
@@ -107,41 +101,24 @@ DTYPES = {
   "LongStorage": "<i8",
   "ShortStorage": "<i2",
 }
-ALLOWED: dict[tuple[str, str], _Call | _StorageType] = {
-  ("collections", "OrderedDict"): _Call(_StateDict),
-  ("torch._utils", "_rebuild_tensor_v2"): _Call(_rebuild_tensor),
-  ("torch._utils", "_rebuild_parameter"): _Call(_rebuild_parameter),
+NAMES: Names = {
+  ("collections", "OrderedDict"): Call(_make_state_dict),
+  ("torch._utils", "_rebuild_tensor_v2"): Call(_rebuild_tensor),
+  ("torch._utils", "_rebuild_parameter"): Call(_rebuild_parameter),
 } | {("torch", name): _StorageType(np.dtype(d)) for name, d in DTYPES.items()}
 
 
-class _Unpickler(pickle.Unpickler):
-  def find_class(self, module_name: str, global_name: str, /) -> Any:
-    try:
-      return ALLOWED[module_name, global_name]
-    except KeyError:
-      # The file chooses these words, and could choose line breaks.
-      name = ascii(f"{module_name}.{global_name}")[1:-1][:80]
-      raise UserError(
-        f"wants to run {name} when it is opened; it is not a file of tensors "
-        f"alone; nothing was executed; save the model's state_dict() by itself"
-      ) from None
-
-  def persistent_load(self, pid: Any) -> _Storage:
-    _, storage_type, key, _, size = pid
-    if not isinstance(storage_type, _StorageType):
-      raise UserError("is damaged: a storage has no type; download it again")
-    return _Storage(key, storage_type, size)
+MEND = (
+  "it is not a file of tensors alone; nothing was executed; save the model's "
+  "state_dict() by itself"
+)
 
 
-def _unpickle(program: bytes) -> Any:
-  for opcode, argument, _ in pickletools.genops(program):
-    # Unpicklers allocate room up to the largest index, whatever it is.
-    if opcode.name.endswith("PUT") and (argument or 0) > len(program):
-      raise UserError("is damaged: its pickle asks for too much memory")
-    # Numbers that other packages of this process may have given to functions.
-    if opcode.name.startswith("EXT"):
-      raise UserError("is no file of torch.save: its pickle has extensions")
-  return _Unpickler(io.BytesIO(program), encoding="utf-8").load()
+def _find_storage(pid: Any) -> _Storage:
+  _, storage_type, key, _, size = pid
+  if not isinstance(storage_type, _StorageType):
+    raise UserError("is damaged: a storage has no type; download it again")
+  return _Storage(key, storage_type, size)
 
 
 class _Archive:

@@ -20,21 +20,25 @@ SMALL = (
 
 
 class Command:
-  """Starts `python -m rollingq_jax.main` from the repository's root."""
+  """Starts `python -m rollingq_jax.MODULE` from the repository's root."""
 
-  def __init__(self, root: Path, cache: Path):
-    self._root = root
+  def __init__(self, root: Path, cache: Path, module: str = "main"):
+    self._root, self._cache, self._module = root, cache, module
     # Compiled programs are shared by the processes of a session.
     self._environment = os.environ | {
       "JAX_COMPILATION_CACHE_DIR": str(cache),
       "JAX_PLATFORMS": "cpu",
     }
 
+  def of(self, module: str) -> "Command":
+    """The same for another command."""
+    return Command(self._root, self._cache, module)
+
   def start(
     self, *arguments: str, environment: dict[str, str] | None = None
   ) -> subprocess.Popen:
     return subprocess.Popen(
-      [sys.executable, "-m", "rollingq_jax.main", *arguments],
+      [sys.executable, "-m", f"rollingq_jax.{self._module}", *arguments],
       cwd=self._root,
       env=self._environment | (environment or {}),
       stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rollingq_jax.data import prepared
 from rollingq_jax.data.datasets import av_digits, mosi, synthetic
 from rollingq_jax.data.source import Dataset, check_dataset
 from rollingq_jax.errors import UserError
@@ -16,6 +17,9 @@ def load_dataset(config: Any) -> Dataset:
   """
   loaders = {
     "av_digits": av_digits.load,
+    "cremad": prepared.load,
+    "kinetics_sound": prepared.load,
+    "manifest": prepared.load,
     "mosi": mosi.load,
     "synthetic": synthetic.load,
   }

@@ -1,0 +1,71 @@
+"""Your own clips: sound and video with a label each, from one CSV file.
+
+    python -m rollingq_jax.data.prepare manifest my.csv --out data/mine
+    python -m rollingq_jax.main --config configs/manifest.py --workdir DIR \
+      --config.data.data_dir=data/mine
+
+The manifest's columns, and what preparing does: docs/data.md. The number of
+classes is the data's. A clip may lack its sound or its frames; the model then
+answers from the rest.
+
+Variants, joined by commas after a colon:
+
+    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    modalities=audio+visual|audio|visual    (unimodal: one of them)
+    rollingq=auto|on|off                    (auto: on for attention)
+    layers=1|2|3|4                          (attention, uniform, mbt)
+    heads=1|2|4|8                           (of the class token's attention)
+    pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
+                                             attention where rollingq=on)
+    balance=none|ogm|ogm_ge|pmr
+    noise=none|sensor_failure|clean_train
+    protocol=honest|reference               (see configs/_protocol.py)
+
+A small model that trains on a laptop: 4 s of sound in 64 bands, 3 frames of
+112 x 112. `--config.data.shapes.audio="(800, 64)"` hears 8 s. Nothing here is
+tuned; noise=sensor_failure in training is what makes a model keep working when
+a sensor fails.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from rollingq_jax.config import parse_arg
+
+from . import _systems, base
+
+MODALITIES = ("audio", "visual")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """See the module's docstring for `arg`."""
+  variant = parse_arg(
+    arg,
+    **_systems.variants(MODALITIES),
+    noise=("none", "sensor_failure", "clean_train"),
+  )
+  config = base.get_config()
+  # That of the prepared data.
+  config.num_classes = placeholder(int)
+  config.data.name = "manifest"
+  config.data.noise = variant.noise
+  config.data.shapes = ConfigDict(
+    {"audio": (400, 64), "visual": (3, 112, 112, 3)}
+  )
+
+  model = config.model
+  model.width = 128
+  model.depth = 3
+  model.num_heads = 4
+  # As configs/av_digits.py has it at half this width.
+  model.attention.cls_std = 0.05
+  patches = {"patch_size": (16, 16)}
+  model.encoders = ConfigDict(
+    {
+      "audio": {"kind": "spectrogram"} | patches,
+      "visual": {"kind": "patches"} | patches,
+    }
+  )
+  config.optimizer.name = "adam"
+  _systems.set_system(config, variant)
+  return config

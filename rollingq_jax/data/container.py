@@ -1,0 +1,119 @@
+"""What PyAV decodes from media files (flv, mp4, webm, m4a, ...)."""
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from rollingq_jax.errors import UserError
+
+# Formats whose header states how long the file lasts; FFmpeg guesses elsewhere.
+_STATE_DURATION = ("flv", "matroska", "mov")
+# Share of the stated duration that may be missing: headers are rounded.
+TOLERATED_SHARE = 0.05
+
+
+def require(module: str, package: str) -> Any:
+  """The module of an optional package, or a UserError that says what to do."""
+  try:
+    return importlib.import_module(module)
+  except ImportError as error:
+    raise UserError(
+      f"reading media files needs {package}; install it with: "
+      "pip install 'rollingq_jax[media]'"
+    ) from error
+
+
+def check_exists(path: Path) -> None:
+  """UserError unless the path is a file that holds something."""
+  if not path.is_file():
+    raise UserError(f"{path} is missing; expected a media file")
+  if not path.stat().st_size:
+    raise UserError(f"{path} is empty; expected a media file")
+
+
+def decode(path: Path, kind: Literal["audio", "video"]) -> Iterator[Any]:
+  """Frames (PyAV's AudioFrame or VideoFrame) of the first stream of a kind.
+
+  UserError where the file is missing, unreadable or without such a stream,
+  and, after the frames before it, where the file is damaged or cut off.
+  """
+  check_exists(path)
+  av = require("av", "PyAV (av)")
+  with _open(av, path) as container:
+    stream = _first_stream(av, container, kind)
+    if stream is None:
+      raise UserError(f"{path} has no {kind} stream")
+    progress = _Progress(container)
+    try:
+      yield from _frames(container, stream, progress)
+    except av.FFmpegError as error:
+      raise _broken(path, kind, progress, error.strerror) from error
+    if damage := progress.damage():
+      raise _broken(path, kind, progress, damage)
+
+
+def _open(av: Any, path: Path) -> Any:
+  try:
+    # "file:" keeps FFmpeg from reading a protocol into the name of a file;
+    # old flv and avi files have tags in any encoding.
+    return av.open(f"file:{path}", metadata_errors="replace")
+  except av.FFmpegError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _first_stream(av: Any, container: Any, kind: str) -> Any:
+  """First stream of the kind that is not the cover picture of a song."""
+  cover = av.stream.Disposition.attached_pic
+  streams = (s for s in container.streams if s.type == kind)
+  return next((s for s in streams if not s.disposition & cover), None)
+
+
+class _Progress:
+  """How far reading has come, against what the header states."""
+
+  def __init__(self, container: Any):
+    states = container.format.name.startswith(_STATE_DURATION)
+    self.stated = (container.duration or 0) / 1e6 if states else 0.0
+    self.start = self.end = (container.start_time or 0) / 1e6
+    self.longest_step = 0.0
+    self.num_frames = 0
+    self.cut_packets = 0
+
+  def update(self, packet: Any) -> None:
+    """Notes the end of a packet, of whichever stream, in seconds."""
+    if packet.pts is None:
+      return
+    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+    self.longest_step = max(self.longest_step, end - self.end)
+    self.end = max(self.end, end)
+
+  def damage(self) -> str:
+    """What is wrong with a file that was read without an error, or ""."""
+    if self.cut_packets:
+      return "a packet is incomplete"
+    # The last packet of a stream without durations lasts another step. Some
+    # formats count from 0 rather than from the start.
+    if self.end + self.longest_step < (1 - TOLERATED_SHARE) * self.stated:
+      return f"the header states {self.stated:.1f} s"
+    return ""
+
+
+def _frames(container: Any, stream: Any, progress: _Progress) -> Iterator[Any]:
+  # All streams are read, since the longest one tells where the file ends.
+  for packet in container.demux():
+    progress.update(packet)
+    if packet.stream.index != stream.index:
+      continue
+    progress.cut_packets += packet.is_corrupt
+    for frame in packet.decode():
+      progress.num_frames += 1
+      yield frame
+
+
+def _broken(path: Path, kind: str, at: _Progress, reason: str) -> UserError:
+  seconds = at.end - at.start
+  return UserError(
+    f"{path} is damaged or cut off after {at.num_frames} {kind} frames "
+    f"({seconds:.1f} s): {reason}; get a whole copy"
+  )

@@ -1,0 +1,1 @@
+"""From media files and a manifest to records that training reads."""

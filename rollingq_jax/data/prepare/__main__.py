@@ -1,0 +1,173 @@
+"""Prepares media for training, or verifies what was prepared.
+
+Reads every clip once, in parallel, and writes records that training reads
+fast. Stopped at any moment, the same command goes on; the same input gives the
+same bytes.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from rollingq_jax.command import OptionParser, Parser, run_command
+from rollingq_jax.data.datasets import cremad, kinetics_sound
+from rollingq_jax.data.manifest import (
+  KNOWN_FAULT,
+  Manifest,
+  Problem,
+  read_manifest,
+)
+from rollingq_jax.data.prepare.builder import build_records
+from rollingq_jax.data.prepare.media import Recipe
+from rollingq_jax.data.prepare.pool import read_all
+from rollingq_jax.data.prepare.report import make_report, summary, write_report
+from rollingq_jax.data.prepare.verify import verify_records
+from rollingq_jax.data.records import REPORT_FILE, write_index
+from rollingq_jax.data.splits import with_all_splits
+from rollingq_jax.errors import UserError
+
+_EPILOG = """\
+examples:
+  python -m rollingq_jax.data.prepare manifest my.csv --out data/mine
+  python -m rollingq_jax.data.prepare cremad CREMA-D --out data/cremad
+  python -m rollingq_jax.data.prepare kinetics_sound KS --out data/ks
+  python -m rollingq_jax.data.prepare verify data/mine
+
+The manifest and the folders of both sets: docs/data.md.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  return run_command(_parser(), _run, argv)
+
+
+def _parser() -> Parser:
+  description, *_ = (__doc__ or "").splitlines()
+  parser = Parser("data.prepare", description, _EPILOG)
+  commands = parser.add_subparsers(
+    dest="what", required=True, metavar="WHAT", parser_class=OptionParser
+  )
+  help_of = {
+    "manifest": "your own media, listed in a CSV file",
+    "cremad": "CREMA-D: folder with its lists and media",
+    "kinetics_sound": "Kinetics-Sound: folder with its lists and media",
+    "verify": "check prepared records",
+  }
+  for name, text in help_of.items():
+    command = commands.add_parser(name, help=text)
+    command.add_argument("source", type=Path, metavar="PATH")
+    if name != "verify":
+      _add_options(command, name)
+  return parser
+
+
+def _add_options(command: OptionParser, what: str) -> None:
+  audio = {"cremad": "cremad", "kinetics_sound": "ks"}.get(what, "log_mel")
+  add = command.add_argument
+  add("--out", type=Path, required=True, metavar="DIR", help="new folder")
+  add("--audio", choices=("log_mel", "ks", "cremad"), default=audio)
+  add("--fps", type=float, default=1.0, help="frames kept a second of video")
+  add("--half", action="store_true", help="spectrograms as float16")
+  add("--processes", type=int, default=os.cpu_count() or 1)
+  add(
+    "--allow_missing",
+    action="store_true",
+    help="go on without the clips that are missing or broken",
+  )
+  if what == "cremad":
+    add("--protocol", default="honest", choices=cremad.PROTOCOLS)
+  if what == "kinetics_sound":
+    add("--protocol", default="honest", choices=kinetics_sound.PROTOCOLS)
+
+
+def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
+  if rest:
+    raise UserError(f"unknown option {rest[0]}; see --help")
+  if args.what == "verify":
+    return _verify(args.source)
+  if args.out.exists():
+    raise UserError(
+      f"--out {args.out} exists; choose a new folder, or check it with: "
+      f"python -m rollingq_jax.data.prepare verify {args.out}"
+    )
+  _prepare(args, *_manifest(args))
+  return 0
+
+
+def _verify(folder: Path) -> int:
+  wrong = verify_records(folder)
+  for line in wrong:
+    print(line, file=sys.stderr)
+  print(f"{folder}: {'as written' if not wrong else f'{len(wrong)} faults'}")
+  return int(bool(wrong))
+
+
+def _manifest(
+  args: argparse.Namespace,
+) -> tuple[Manifest, tuple[Problem, ...], Path]:
+  """Manifest, what the lists name and is not there, and the media's folder."""
+  if args.what == "manifest":
+    manifest = with_all_splits(read_manifest(args.source))
+    return manifest, (), args.source.absolute().parent
+  module = {"cremad": cremad, "kinetics_sound": kinetics_sound}[args.what]
+  return *module.make_manifest(args.source, args.protocol), args.source
+
+
+def _prepare(
+  args: argparse.Namespace,
+  manifest: Manifest,
+  missing: tuple[Problem, ...],
+  root: Path,
+) -> None:
+  recipe = Recipe(audio=args.audio, fps=args.fps, half=args.half)
+  work = args.out.with_name(f"{args.out.name}.partial")
+  console = Console(stderr=True, highlight=False, soft_wrap=True)
+  with Progress(console=console, disable=not console.is_terminal) as progress:
+    task = progress.add_task("reading media", total=len(manifest.clips))
+    outcomes = read_all(
+      manifest.clips,
+      root,
+      recipe,
+      work / "media",
+      args.processes,
+      lambda: progress.advance(task),
+    )
+  report = make_report(manifest, recipe, outcomes, missing)
+  write_report(report, work)
+  _check(report, work, args.allow_missing)
+  build_records(manifest, outcomes, recipe, work / "records", work / "built")
+  write_report(report, work / "built")
+  write_index(work / "built")
+  os.replace(work / "built", args.out)
+  shutil.rmtree(work)
+  print("\n".join([*summary(report), f"written: {args.out}"]))
+
+
+def _check(report: dict, work: Path, allow_missing: bool) -> None:
+  """Stops at clips that cannot be read, unless it was told to go on.
+
+  Clips that nobody can read, as the set's own makers say, stop nothing.
+  """
+  problems = {
+    name: reason
+    for name, reason in report["problems"].items()
+    if not reason.startswith(KNOWN_FAULT)
+  }
+  if problems and not allow_missing:
+    name, reason = next(iter(problems.items()))
+    raise UserError(
+      f"{len(problems)} clips are missing or broken, the first is {name}: "
+      f"{reason}; all are listed in {work / REPORT_FILE}; mend them, or go on "
+      "without them with --allow_missing"
+    )
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,151 @@
+"""Records by TensorFlow Datasets, without TensorFlow."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rollingq_jax.data.manifest import Clip, Manifest
+from rollingq_jax.data.prepare.media import Recipe
+from rollingq_jax.data.prepare.pool import Outcome, load_media
+from rollingq_jax.data.records import Media, import_tfds
+from rollingq_jax.errors import UserError
+
+
+def build_records(
+  manifest: Manifest,
+  outcomes: Sequence[Outcome],
+  recipe: Recipe,
+  work: Path,
+  out: Path,
+) -> None:
+  """Writes the clips that have media as array_record files of `out`.
+
+  The same clips give the same bytes, whatever the order of work was.
+
+  Args:
+    manifest: splits, labels, class names.
+    outcomes: of all clips of the manifest.
+    recipe: that they were made by.
+    work: folder for what is not finished.
+    out: folder that appears when all is written.
+  """
+  tfds = import_tfds()
+  files = {o.id: o.file for o in outcomes if o.file is not None}
+  if not files:
+    raise UserError("no clip can be read; nothing is left to write")
+  width = _width(outcomes)
+  features = _features(tfds, manifest, width, recipe)
+  names = {clip.split for clip in manifest.clips if clip.id in files}
+  splits = {
+    name: _examples(manifest, files, name, width) for name in sorted(names)
+  }
+  shutil.rmtree(work, ignore_errors=True)
+  tfds.disable_progress_bar()
+  builder = _builder_class(tfds)(features, splits, data_dir=work)
+  builder.download_and_prepare()
+  for file in sorted(Path(builder.data_path).glob("*.array_record*")):
+    _put_in_order(file)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  os.replace(builder.data_path, out)
+  shutil.rmtree(work)
+
+
+def _width(outcomes: Sequence[Outcome]) -> int:
+  """Features of a time step of sound, which records have room for."""
+  clip_of = {o.width: o.id for o in outcomes if o.width}
+  if len(clip_of) > 1:
+    found = ", ".join(f"{width} in {name}" for width, name in clip_of.items())
+    raise UserError(
+      f"audio features have different widths: {found}; expected one for all"
+    )
+  return next(iter(clip_of), 1)
+
+
+def _features(tfds: Any, manifest: Manifest, width: int, recipe: Recipe) -> Any:
+  features = tfds.features
+  dtype = np.float16 if recipe.half else np.float32
+  label = features.Scalar(np.float32)
+  if manifest.class_names:
+    label = features.ClassLabel(names=list(manifest.class_names))
+  return features.FeaturesDict(
+    {
+      "id": features.Text(),
+      "group": features.Text(),
+      "label": label,
+      "audio": features.Tensor(shape=(None, width), dtype=dtype),
+      # The features for images need TensorFlow; bytes are bytes.
+      "frames": features.Sequence(features.Text()),
+      "text": features.Text(),
+    }
+  )
+
+
+def _examples(
+  manifest: Manifest, files: dict[str, Path], split: str, width: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  for clip in manifest.clips:
+    if clip.split == split and clip.id in files:
+      yield clip.id, _example(clip, load_media(files[clip.id]), width)
+
+
+def _example(clip: Clip, media: Media, width: int) -> dict[str, Any]:
+  return {
+    "id": clip.id,
+    "group": clip.group or "",
+    "label": clip.label,
+    "audio": media.audio.reshape(-1, width),
+    "frames": list(media.frames),
+    "text": media.text,
+  }
+
+
+def _put_in_order(file: Path) -> None:
+  """Rewrites each record with its features sorted by name.
+
+  Protocol buffers write a map in an order that differs from process to process.
+  """
+  # Both are made of C++ and of generated code, without static types.
+  module: Any = importlib.import_module(
+    "array_record.python.array_record_module"
+  )
+  proto: Any = importlib.import_module("tensorflow_datasets.proto")
+  reader = module.ArrayRecordReader(str(file))
+  rewritten = file.with_name(f".{file.name}")
+  writer = module.ArrayRecordWriter(str(rewritten), "group_size:1")
+  for index in range(reader.num_records()):
+    (record,) = reader.read([index])
+    example = proto.tf_example_pb2.Example.FromString(record)
+    writer.write(example.SerializeToString(deterministic=True))
+  writer.close()
+  reader.close()
+  os.replace(rewritten, file)
+
+
+def _builder_class(tfds: Any) -> Any:
+  # The library keeps a list of all classes, which may hold a name once.
+  with tfds.core.registered.skip_registration():
+
+    class Clips(tfds.core.GeneratorBasedBuilder):
+      """Clips of a manifest."""
+
+      VERSION = tfds.core.Version("1.0.0")
+
+      def __init__(self, features: Any, splits: Any, **kwargs: Any):
+        self._clip_features, self._clip_splits = features, splits
+        super().__init__(file_format="array_record", **kwargs)
+
+      def _info(self) -> Any:
+        return tfds.core.DatasetInfo(builder=self, features=self._clip_features)
+
+      def _split_generators(self, dl_manager: Any) -> Any:
+        return self._clip_splits
+
+      def _generate_examples(self) -> Any:
+        raise AssertionError("the splits are generators already")
+
+  return Clips

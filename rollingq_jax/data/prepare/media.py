@@ -1,0 +1,101 @@
+"""What becomes of the files of one clip."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from rollingq_jax.data.audio import (
+  cremad_spectrogram,
+  ks_filter_bank,
+  log_mel,
+  read_audio,
+)
+from rollingq_jax.data.manifest import Clip, inside
+from rollingq_jax.data.records import Media
+from rollingq_jax.data.video import encode_jpeg, read_frames, read_video
+from rollingq_jax.errors import UserError
+
+AudioFeatures = Literal["log_mel", "ks", "cremad"]
+MEL_BINS = 64
+
+
+class Recipe(NamedTuple):
+  """How media become arrays; the same for all clips of a data set."""
+
+  # ks, cremad: as the authors prepare these sets, of one length. log_mel: 64
+  # bands, 10 ms apart, as long as the recording.
+  audio: AudioFeatures = "log_mel"
+  # Frames a second that are kept of a video.
+  fps: float = 1.0
+  # Frames are made smaller until the shorter side has this many pixels.
+  shorter_side: int = 256
+  # Float16 halves the size of spectrograms on disk.
+  half: bool = False
+  # Of sound; shorter clips are problems.
+  min_seconds: float = 0.1
+
+
+def read_media(clip: Clip, root: Path, recipe: Recipe) -> Media:
+  """The arrays of a clip.
+
+  Args:
+    clip: of a manifest.
+    root: folder that all of its files must lie in.
+    recipe: how to make them.
+
+  Raises:
+    UserError: a file that is missing, broken, too short, or outside the root.
+  """
+  return Media(
+    _audio(clip, root, recipe), _frames(clip, root, recipe), clip.text or ""
+  )
+
+
+def _audio(clip: Clip, root: Path, recipe: Recipe) -> np.ndarray:
+  dtype = np.float16 if recipe.half else np.float32
+  if clip.audio is None:
+    return np.zeros((0, 0), dtype)
+  path = inside(root, clip.audio)
+  if path.suffix == ".npy":
+    return _read_array(path).astype(dtype)
+  waveform, rate = read_audio(path)
+  seconds = len(waveform) / rate
+  if seconds < recipe.min_seconds:
+    raise UserError(
+      f"{path} is too short: {seconds:.2f} s of sound; expected at least "
+      f"{recipe.min_seconds} s"
+    )
+  features: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "log_mel": lambda x, hertz: log_mel(x, hertz, MEL_BINS),
+    "ks": ks_filter_bank,
+    "cremad": cremad_spectrogram,
+  }
+  return features[recipe.audio](waveform, rate).astype(dtype)
+
+
+def _read_array(path: Path) -> np.ndarray:
+  """Features that somebody has made already, [time, features]."""
+  try:
+    array = np.load(path, allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise UserError(f"{path} is not a NumPy array file: {error}") from error
+  if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
+    raise UserError(f"{path} does not hold one array of time x features")
+  if (
+    not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all()
+  ):
+    raise UserError(f"{path} does not hold finite floating-point numbers")
+  return array
+
+
+def _frames(clip: Clip, root: Path, recipe: Recipe) -> tuple[bytes, ...]:
+  if clip.frames is not None:
+    frames = read_frames(inside(root, clip.frames), recipe.shorter_side)
+  elif clip.video is not None:
+    path = inside(root, clip.video)
+    frames = read_video(path, recipe.fps, recipe.shorter_side)
+  else:
+    return ()
+  return tuple(encode_jpeg(frame) for frame in frames)

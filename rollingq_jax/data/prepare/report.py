@@ -1,0 +1,110 @@
+"""What was found while preparing, as a file that travels with the records."""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rollingq_jax.data.manifest import Clip, Manifest, Problem
+from rollingq_jax.data.prepare.media import Recipe
+from rollingq_jax.data.prepare.pool import Outcome
+from rollingq_jax.data.records import REPORT_FILE
+
+
+def make_report(
+  manifest: Manifest,
+  recipe: Recipe,
+  outcomes: Sequence[Outcome],
+  missing: Iterable[Problem],
+) -> dict[str, Any]:
+  """Counts, problems, duplicates and leaks.
+
+  Args:
+    manifest: clips that were to be read.
+    recipe: how they were.
+    outcomes: of all of them.
+    missing: clips of the set's own lists that no file was found for.
+  """
+  read = {o.id for o in outcomes if o.file is not None}
+  clips = [clip for clip in manifest.clips if clip.id in read]
+  problems = {problem.id: problem.reason for problem in missing}
+  problems |= {o.id: o.reason for o in outcomes if o.file is None}
+  return {
+    "note": manifest.note,
+    "lists_sha256": manifest.sha256,
+    "recipe": recipe._asdict(),
+    "class_names": list(manifest.class_names),
+    "clips": {
+      split: _counts(clips, split, manifest.class_names)
+      for split in sorted({clip.split for clip in clips})
+    },
+    "problems": dict(sorted(problems.items())),
+    "duplicates": _duplicates(outcomes),
+    "leaks": _leaks(clips, outcomes),
+  }
+
+
+def write_report(report: dict[str, Any], folder: Path) -> None:
+  """Writes report.json whole or not at all."""
+  temporary = folder / f".{REPORT_FILE}"
+  text = json.dumps(report, indent=1, ensure_ascii=False)
+  temporary.write_text(text + "\n", encoding="utf-8")
+  os.replace(temporary, folder / REPORT_FILE)
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+  """The report in a few lines."""
+  sizes = " / ".join(
+    f"{counts['total']} {split}" for split, counts in report["clips"].items()
+  )
+  lines = [f"{sizes}; {report['note']}"]
+  for name, what in (
+    ("problems", "clips left out: missing or broken"),
+    ("duplicates", "groups of clips with the same content"),
+    ("leaks", "leaks between splits"),
+  ):
+    if report[name]:
+      lines.append(f"{len(report[name])} {what}")
+  return lines
+
+
+def _counts(
+  clips: Sequence[Clip], split: str, class_names: Sequence[str]
+) -> dict[str, Any]:
+  labels = Counter(clip.label for clip in clips if clip.split == split)
+  counts: dict[str, Any] = {"total": sum(labels.values())}
+  if class_names:
+    counts["classes"] = {
+      name: labels[index] for index, name in enumerate(class_names)
+    }
+  return counts
+
+
+def _duplicates(outcomes: Sequence[Outcome]) -> list[list[str]]:
+  """Ids of clips whose media are the same to the last byte."""
+  same = defaultdict(list)
+  for outcome in outcomes:
+    if outcome.file is not None:
+      same[outcome.digest].append(outcome.id)
+  return sorted(sorted(ids) for ids in same.values() if len(ids) > 1)
+
+
+def _leaks(
+  clips: Sequence[Clip], outcomes: Sequence[Outcome]
+) -> list[dict[str, Any]]:
+  """What is in two splits: the same content, or the same group."""
+  digest_of = {outcome.id: outcome.digest for outcome in outcomes}
+  splits_of: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
+  for clip in clips:
+    kinds = {"content": digest_of[clip.id], "group": clip.group}
+    for kind, value in kinds.items():
+      if value:
+        ids = splits_of[kind, value].setdefault(clip.split, [])
+        ids.append(clip.id)
+  return [
+    {"same": kind, "value": value, "splits": dict(sorted(splits.items()))}
+    for (kind, value), splits in sorted(splits_of.items())
+    if len(splits) > 1
+  ]

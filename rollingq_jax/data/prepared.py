@@ -1,0 +1,142 @@
+"""Data that `python -m rollingq_jax.data.prepare` has made."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from rollingq_jax.data.clips import ClipShape, DecodeClip
+from rollingq_jax.data.records import (
+  REPORT_FILE,
+  Entry,
+  open_records,
+  read_index,
+  read_report,
+)
+from rollingq_jax.data.source import Dataset, Element
+from rollingq_jax.errors import UserError
+
+
+class PreparedSource:
+  """The records of one split.
+
+  Args:
+    records: random access to them.
+    entries: of the index, in the same order.
+    shape: of the arrays of a sample.
+    crop_each_frame: see `DecodeClip`.
+  """
+
+  def __init__(
+    self,
+    records: Any,
+    entries: Sequence[Entry],
+    shape: ClipShape,
+    crop_each_frame: bool,
+  ):
+    self._records, self._shape = records, shape
+    self._crop_each_frame = crop_each_frame
+    self.labels = np.array([entry.label for entry in entries])
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def __getitem__(self, index: SupportsIndex) -> Element:
+    return self._records[index]
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Those that a shape is known of."""
+    shapes = {"audio": self._shape.audio, "visual": self._shape.visual}
+    return tuple(name for name, x in shapes.items() if x is not None)
+
+  def decoder(self, train: bool) -> DecodeClip:
+    """Cuts, crops and normalises."""
+    return DecodeClip(
+      self._shape, train=train, crop_each_frame=self._crop_each_frame
+    )
+
+
+def load(config: Any) -> Dataset:
+  """The data set in `config.data.data_dir`.
+
+  Raises:
+    UserError: nothing prepared there, or records that do not fit the config.
+  """
+  folder = _folder(config.data)
+  index, report = read_index(folder), read_report(folder)
+  shape = _shape(config, [e for entries in index.values() for e in entries])
+  records = open_records(folder)
+  splits = {
+    split: PreparedSource(
+      records[split], entries, shape, config.data.crop_each_frame
+    )
+    for split, entries in index.items()
+  }
+  _check_splits(splits, config, folder)
+  _check_width(records["train"][0], shape, folder)
+  names = tuple(report["class_names"])
+  return Dataset(splits, names, f"{report['note']}; {folder / REPORT_FILE}")
+
+
+def pin_classes(config: Any) -> None:
+  """Writes the data's number of classes into a config that leaves it open."""
+  if config.num_classes is None:
+    names = read_report(_folder(config.data))["class_names"]
+    config.num_classes = len(names)
+
+
+def _folder(data: Any) -> Path:
+  command = f"python -m rollingq_jax.data.prepare {data.name} SOURCE --out DIR"
+  if not data.data_dir:
+    raise UserError(
+      f"config.data.name is {data.name!r} and config.data.data_dir is unset; "
+      f"prepare the media with `{command}`, then --config.data.data_dir=DIR"
+    )
+  if not Path(data.data_dir).is_dir():
+    raise UserError(
+      f"config.data.data_dir {data.data_dir!r} is not a folder; make it with "
+      f"`{command}`"
+    )
+  return Path(data.data_dir)
+
+
+def _shape(config: Any, entries: Sequence[Entry]) -> ClipShape:
+  """Shapes from the config; masks where samples lack something."""
+  wanted = {
+    name: tuple(config.data.shapes[name])
+    for name in ("audio", "visual")
+    if name in config.modalities
+  }
+  masked = []
+  if "audio" in wanted:
+    steps = wanted["audio"][0]
+    if any(entry.audio < steps for entry in entries):
+      masked.append("audio")
+  if any(not entry.frames for entry in entries):
+    masked.append("visual")
+  return ClipShape(wanted.get("audio"), wanted.get("visual"), tuple(masked))
+
+
+def _check_splits(
+  splits: Mapping[str, PreparedSource], config: Any, folder: Path
+) -> None:
+  needed = ("train", config.evaluation.selection_split, "test")
+  missing = [name for name in needed if name not in splits]
+  if missing:
+    raise UserError(
+      f"{folder} has no split {missing[0]!r}, only {', '.join(splits)}; "
+      "prepare it with a protocol that has one (--protocol honest), or choose "
+      "on test as the authors do (protocol=reference)"
+    )
+
+
+def _check_width(record: Element, shape: ClipShape, folder: Path) -> None:
+  width = record["audio"].shape[1]
+  if shape.audio is not None and shape.audio[1] != width:
+    raise UserError(
+      f"{folder} holds {width} features a time step of sound but "
+      f"config.data.shapes.audio is {shape.audio}; set its second number to "
+      f"{width}, or prepare with another --audio"
+    )

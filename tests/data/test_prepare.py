@@ -1,0 +1,235 @@
+"""From media files to records, through the real command."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rollingq_jax.data.manifest import read_manifest
+from rollingq_jax.data.prepare.__main__ import main
+from rollingq_jax.data.records import open_records, read_index, read_report
+from rollingq_jax.data.splits import SHARE, with_all_splits
+
+soundfile = pytest.importorskip("soundfile")
+Image = pytest.importorskip("PIL.Image")
+CLASSES = ("low", "high")
+
+
+def _write_wav(path: Path, hertz: float, seconds: float = 0.5) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  time_axis = np.arange(round(8000 * seconds)) / 8000
+  wave = 0.3 * np.sin(2 * np.pi * hertz * time_axis)
+  soundfile.write(path, wave, 8000, subtype="PCM_16")
+
+
+def _write_frames(folder: Path, level: int, count: int = 3) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  for index in range(count):
+    pixels = np.full((40, 60, 3), (level + 7 * index) % 256, np.uint8)
+    Image.fromarray(pixels).save(folder / f"frame_{index + 1:05d}.jpg")
+
+
+@pytest.fixture
+def tree(tmp_path):
+  """(number of clips) -> a manifest with wavs and folders of frames."""
+
+  def make(count: int = 12) -> Path:
+    lines = ["id,split,label,audio,frames,group"]
+    for index in range(count):
+      label, split = (
+        index % 2,
+        ("train", "train", "validation", "test")[index % 4],
+      )
+      name = f"clip{index}"
+      _write_wav(tmp_path / f"wav/{name}.wav", 300 + 500 * label + index)
+      _write_frames(tmp_path / f"frames/{name}", 100 * label + index)
+      row = (name, split, CLASSES[label], f"wav/{name}.wav", f"frames/{name}")
+      lines.append(",".join([*row, f"s{index}"]))
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+  return make
+
+
+def _prepare(manifest: Path, out: Path, *options: str) -> int:
+  words = ["manifest", str(manifest), "--out", str(out), "--processes", "0"]
+  return main([*words, *options])
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def test_records_hold_what_the_files_held(tree, tmp_path, capsys):
+  assert _prepare(tree(), tmp_path / "out") == 0
+  assert "6 train / 3 validation" in " / ".join(
+    sorted(capsys.readouterr().out.split(";")[0].split(" / "), reverse=True)
+  )
+  index, sources = read_index(tmp_path / "out"), open_records(tmp_path / "out")
+  assert {split: len(entries) for split, entries in index.items()} == {
+    "train": 6,
+    "validation": 3,
+    "test": 3,
+  }
+  record = sources["train"][0]
+  entry = index["train"][0]
+  assert record["id"].decode() == entry.id
+  assert record["audio"].shape == (entry.audio, 64)
+  assert record["audio"].dtype == np.float32
+  assert len(record["frames"]) == 3
+  assert all(frame.startswith(b"\xff\xd8") for frame in record["frames"])
+  report = read_report(tmp_path / "out")
+  assert report["clips"]["train"] == {
+    "total": 6,
+    "classes": {"high": 3, "low": 3},
+  }
+  assert not report["problems"]
+  assert not report["leaks"]
+  assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_same_input_gives_the_same_bytes_on_any_number_of_processes(
+  tree, tmp_path
+):
+  manifest = tree()
+  for name, processes in (("one", "0"), ("two", "2")):
+    words = ["manifest", str(manifest), "--out", str(tmp_path / name)]
+    assert main([*words, "--processes", processes]) == 0
+  assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_a_random_moment_it_ends_with_the_same_bytes(
+  tree, tmp_path, seed
+):
+  manifest = tree(40)
+  assert _prepare(manifest, tmp_path / "whole") == 0
+  command = [sys.executable, "-m", "rollingq_jax.data.prepare", "manifest"]
+  command += [str(manifest), "--out", str(tmp_path / "killed")]
+  command += ["--processes", "1"]
+  process = subprocess.Popen(
+    command, start_new_session=True, stdout=subprocess.DEVNULL
+  )
+  media = tmp_path / "killed.partial" / "media"
+  while process.poll() is None and not media.is_dir():
+    time.sleep(0.02)
+  time.sleep(random.Random(seed).uniform(0.0, 1.5))
+  if process.poll() is None:
+    process.send_signal(signal.SIGKILL)
+  process.wait()
+  if not (tmp_path / "killed").exists():
+    assert subprocess.run(command, check=False).returncode == 0
+  assert _bytes(tmp_path / "whole") == _bytes(tmp_path / "killed")
+
+
+def test_what_is_missing_or_broken_stops_it_and_is_listed(
+  tree, tmp_path, capsys
+):
+  manifest, out = tree(), tmp_path / "out"
+  (tmp_path / "wav/clip1.wav").unlink()
+  (tmp_path / "wav/clip4.wav").write_bytes(b"RIFF not really")
+  for image in (tmp_path / "frames/clip6").iterdir():
+    image.unlink()
+  _write_wav(tmp_path / "wav/clip8.wav", 300, seconds=0.01)
+  assert _prepare(manifest, out) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert "4 clips are missing or broken" in line
+  assert "--allow_missing" in line
+  problems = read_report(tmp_path / "out.partial")["problems"]
+  assert set(problems) == {"clip1", "clip4", "clip6", "clip8"}
+  assert "too short" in problems["clip8"]
+  assert not out.exists()
+  assert _prepare(manifest, out, "--allow_missing") == 0
+  assert set(read_report(out)["problems"]) == set(problems)
+  ids = {e.id for entries in read_index(out).values() for e in entries}
+  assert ids == {f"clip{i}" for i in range(12)} - set(problems)
+  assert main(["verify", str(out)]) == 0
+
+
+def test_duplicates_and_leaks_between_splits_are_found(tree, tmp_path):
+  manifest = tree()
+  text = manifest.read_text()
+  # clip3 is in test, clip1 in train.
+  for name in ("wav/clip3.wav", "wav/clip1.wav"):
+    _write_wav(tmp_path / name, 440)
+  for name in ("clip3", "clip1"):
+    _write_frames(tmp_path / f"frames/{name}", 50)
+  # One speaker in two splits.
+  manifest.write_text(text.replace(",s6\n", ",s0\n"))
+  assert _prepare(manifest, tmp_path / "out") == 0
+  report = read_report(tmp_path / "out")
+  assert report["duplicates"] == [["clip1", "clip3"]]
+  found = {leak["same"]: leak["splits"] for leak in report["leaks"]}
+  assert found == {
+    "content": {"test": ["clip3"], "train": ["clip1"]},
+    "group": {"train": ["clip0"], "validation": ["clip6"]},
+  }
+
+
+def test_verify_finds_a_changed_record(tree, tmp_path, capsys):
+  out = tmp_path / "out"
+  assert _prepare(tree(), out) == 0
+  assert main(["verify", str(out)]) == 0
+  index = json.loads((out / "index.json").read_text())
+  index["test"][0]["digest"] = "0" * 64
+  (out / "index.json").write_text(json.dumps(index))
+  assert main(["verify", str(out)]) == 1
+  output = capsys.readouterr()
+  assert "is not what was written" in output.err
+  assert "1 faults" in output.out
+
+
+def test_what_is_there_already_is_not_overwritten(tree, tmp_path, capsys):
+  manifest, out = tree(), tmp_path / "out"
+  assert _prepare(manifest, out) == 0
+  before = _bytes(out)
+  assert _prepare(manifest, out) == 2
+  assert "exists" in capsys.readouterr().err
+  assert _bytes(out) == before
+
+
+@pytest.mark.parametrize(
+  ("words", "message"),
+  [
+    (["manifest", "missing.csv", "--out", "o"], "missing.csv"),
+    (["manifest"], "--help"),
+    (["else", "x"], "--help"),
+    (["verify", "nothing"], "prepare"),
+    (["manifest", "m.csv", "--out", "o", "--colour"], "--colour"),
+  ],
+)
+def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert main(words) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: ")
+  assert message in line
+
+
+def test_splits_that_are_missing_are_cut_by_group(tmp_path):
+  rng = np.random.default_rng(0)
+  rows = [f"c{i},{rng.integers(3)},a.wav,g{i // 4}\n" for i in range(400)]
+  path = tmp_path / "m.csv"
+  path.write_text("id,label,audio,group\n" + "".join(rows))
+  manifest = with_all_splits(read_manifest(path))
+  splits_of, sizes = {}, {}
+  for clip in manifest.clips:
+    splits_of.setdefault(clip.group, set()).add(clip.split)
+    sizes[clip.split] = sizes.get(clip.split, 0) + 1
+  assert all(len(splits) == 1 for splits in splits_of.values())
+  assert sizes["test"] == pytest.approx(400 * SHARE, abs=12)
+  assert sizes["validation"] == pytest.approx(340 * SHARE, abs=12)
+  assert manifest.note.count("cut from train") == 2
+  assert with_all_splits(read_manifest(path)) == manifest
+  assert with_all_splits(read_manifest(path), seed=1) != manifest
