@@ -33,6 +33,7 @@ _CUT_OFF = re.compile(r"(?:data|SSND) : (\d+) \(should be (\d+)\)")
 _HEADER_BYTES = 44
 # Programs that do not know the length beforehand write sizes from here on.
 _UNKNOWN_SIZE = 0x7FFFF000
+_BLOCK = 1 << 20
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
@@ -94,7 +95,8 @@ def cremad_spectrogram(waveform: np.ndarray, rate: int) -> np.ndarray:
 def ks_filter_bank(waveform: np.ndarray, rate: int) -> np.ndarray:
   """Kaldi's log-mel filter bank as AST takes it, float32 [1024, 128].
 
-  Of the waveform in [-1, 1] minus its mean, at 16 kHz: 25 ms Hann windows
+  Of the waveform in [-1, 1] minus its mean, at 16 kHz, which is what the
+  authors' preparation extracts from the videos: 25 ms Hann windows
   10 ms apart, 20 Hz to 8 kHz, cut or padded with 0 to 1024 frames, then
   (x + 4.503877) / (2 * 5.141276), so that padding has the value .438.
   """
@@ -145,10 +147,14 @@ def _fbank(options: Any, waveform: np.ndarray) -> np.ndarray:
 
 def _read_soundfile(soundfile: Any, file: Any, path: Path) -> np.ndarray:
   """Float32 [samples, channels]."""
+  blocks = [np.zeros((0, file.channels), np.float32)]
   try:
-    channels = file.read(dtype="float32", always_2d=True)
+    # Block by block: a damaged header may promise more than memory holds.
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+      blocks.append(block)
   except soundfile.LibsndfileError as error:
     raise UserError(f"{path} cannot be read as audio: {error}") from error
+  channels = np.concatenate(blocks)
   if cut := _CUT_OFF.search(file.extra_info):
     stated, there = int(cut[1]), int(cut[2])
     if there + _HEADER_BYTES < stated < _UNKNOWN_SIZE:

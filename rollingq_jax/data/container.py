@@ -73,9 +73,12 @@ class _Progress:
   """How far reading has come, against what the header states."""
 
   def __init__(self, container: Any):
-    states = container.format.name.startswith(_STATE_DURATION)
+    name = container.format.name
+    states = name.startswith(_STATE_DURATION)
     self.stated = (container.duration or 0) / 1e6 if states else 0.0
     self.start = self.end = (container.start_time or 0) / 1e6
+    # Only mp4 is sure not to count from 0.
+    self.origin = self.start if name.startswith("mov") else 0.0
     self.longest_step = 0.0
     self.num_frames = 0
     self.cut_packets = 0
@@ -92,9 +95,9 @@ class _Progress:
     """What is wrong with a file that was read without an error, or ""."""
     if self.cut_packets:
       return "a packet is incomplete"
-    # The last packet of a stream without durations lasts another step. Some
-    # formats count from 0 rather than from the start.
-    if self.end + self.longest_step < (1 - TOLERATED_SHARE) * self.stated:
+    # The last packet of a stream without durations lasts another step.
+    come = self.end + self.longest_step - self.origin
+    if come < (1 - TOLERATED_SHARE) * self.stated:
       return f"the header states {self.stated:.1f} s"
     return ""
 

@@ -80,7 +80,9 @@ def segment_indices(
   Uniform within the segment with `rng` (training), else its centre
   (evaluation). A segment has num_frames // num_segments frames and the rest
   at the end is left out, as in the authors' loaders. With fewer frames than
-  segments, frames are repeated evenly and nothing is random.
+  segments, frames are repeated evenly and nothing is random. (The loader of
+  Kinetics-Sound in BalanceBenchmark differs: it evaluates on the frame before
+  the centre, and takes the first frame alone where there are at most six.)
   """
   if num_frames < 1:
     raise UserError("no frame to choose from")

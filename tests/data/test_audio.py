@@ -391,6 +391,17 @@ def test_truncated_files_of_libsndfile(tmp_path, name, message):
     read_audio(_cut(tmp_path / name, 0.6))
 
 
+def test_a_header_that_promises_terabytes(tmp_path):
+  path = tmp_path / "a.flac"
+  soundfile.write(path, _tone(), RATE)
+  content = bytearray(path.read_bytes())
+  content[21] |= 15  # the highest bits of the number of samples
+  path.write_bytes(content)
+  assert soundfile.info(path).frames == RATE + (15 << 32)
+  with pytest.raises(UserError, match=r"a\.flac "):
+    read_audio(path)
+
+
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [
@@ -407,22 +418,14 @@ def test_truncated_containers(tmp_path, name, options, message):
     read_audio(_cut(path, 0.6))
 
 
-def test_an_incomplete_packet_at_the_end(tmp_path):
-  wave = _vowels(4, 44100)[:, None]
-  path = _write_container(tmp_path / "a.flv", "libmp3lame", wave, rate=44100)
-  content = path.read_bytes()
-  path.write_bytes(content[:-100])
-  with pytest.raises(UserError, match=r"\d+ audio frames .*incomplete"):
-    read_audio(path)
-
-
 def test_containers_without_samples(tmp_path):
-  with av.open(str(tmp_path / "a.mka"), "w") as container:
-    stream = container.add_stream("pcm_s16le", rate=RATE)
-    stream.layout = "mono"
-    container.start_encoding()
-  with pytest.raises(UserError, match=r"a\.mka holds no sound"):
-    read_audio(tmp_path / "a.mka")
+  path = tmp_path / "a.wav"
+  _write_container(path, "adpcm_yamaha", _tone(1, 48000)[:, None])
+  _resize_data_chunk(path, 0)
+  content = path.read_bytes()
+  path.write_bytes(content[: content.index(b"data") + 8])
+  with pytest.raises(UserError, match=r"a\.wav holds no sound"):
+    read_audio(path)
 
 
 def test_a_stream_that_changes_its_rate(tmp_path):

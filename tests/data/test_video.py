@@ -1,6 +1,7 @@
 """Frames of folders and of videos that tell which frame they are."""
 
 import io
+import struct
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -171,6 +172,16 @@ def _saved(kind: str) -> bytes:
   return buffer.getvalue()
 
 
+def _damaged_png() -> bytes:
+  """One of several pieces of the picture has no name."""
+  buffer = io.BytesIO()
+  noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+  Image.fromarray(noise).save(buffer, "PNG")
+  first, *rest = buffer.getvalue().split(b"IDAT")
+  assert len(rest) > 1
+  return b"\xff\xff\xff\xff".join([first + b"IDAT" + rest[0], *rest[1:]])
+
+
 def _truncated(kind: str) -> bytes:
   return _saved(kind)[: len(_saved(kind)) // 2]
 
@@ -183,7 +194,7 @@ def _truncated(kind: str) -> bytes:
     ("b.jpg", _truncated("JPEG")),
     ("b.png", _truncated("PNG")),
     ("b.png", b"\x89PNG\r\n\x1a\n" + bytes(40)),
-    ("b.png", _saved("PNG").replace(b"IEND", b"\xff\xff\xff\xff")),
+    ("b.png", _damaged_png()),
   ],
 )
 def test_unreadable_images_are_named(tmp_path, name, content):
@@ -347,14 +358,15 @@ def test_truncated_videos(tmp_path, name, codec, options, message):
 
 
 @pytest.mark.parametrize(
-  ("name", "codec", "options"),
+  ("name", "codec", "options", "start"),
   [
-    ("a.flv", "flv", {}),
-    ("a.mkv", "mpeg4", {}),
-    ("a.mp4", "mpeg4", {"movflags": "faststart"}),
+    ("a.flv", "flv", {}, 0),
+    ("a.mkv", "mpeg4", {}, 0),
+    ("a.mkv", "mpeg4", {}, 300),
+    ("a.mp4", "mpeg4", {"movflags": "faststart"}, 0),
+    ("a.mp4", "mpeg4", {"movflags": "faststart"}, 300),
   ],
 )
-@pytest.mark.parametrize("start", [0, 300])
 def test_videos_cut_between_two_frames(tmp_path, name, codec, options, start):
   times = list(range(start, start + 40))
   path = _write_video(tmp_path / name, times, codec=codec, **options)
@@ -368,9 +380,20 @@ def test_videos_cut_between_two_frames(tmp_path, name, codec, options, start):
     read_video(path)
 
 
+def test_an_incomplete_frame_at_the_end(tmp_path):
+  path = _write_video(tmp_path / "a.flv", list(range(40)))
+  path.write_bytes(path.read_bytes()[:-20])
+  with pytest.raises(UserError, match=r"\d+ video frames .*incomplete"):
+    read_video(path)
+
+
 def test_the_last_frame_may_last(tmp_path):
   # A slide every three seconds, in a format without durations of frames.
   path = _write_video(tmp_path / "a.flv", [0, 30, 60])
+  content = bytearray(path.read_bytes())
+  place = content.index(b"duration\0") + 9
+  content[place : place + 8] = struct.pack(">d", 9.0)
+  path.write_bytes(content)
   assert _numbers(read_video(path)) == [0, 0, 0, 1, 1, 1, 2]
 
 
@@ -393,12 +416,15 @@ def test_sound_may_go_on_after_the_video(tmp_path):
 
 
 def test_names_and_tags_that_could_mislead(tmp_path, monkeypatch):
-  path = _write_video(tmp_path / "a.mkv", [0, 10], tag="caf\xe9 caf\xe9")
+  path = _write_video(
+    tmp_path / "a.mkv", [0, 10], codec="mpeg4", tag="caf\xe9 caf\xe9"
+  )
   content = path.read_bytes()
   assert content.count(b"caf\xc3\xa9") == 2
   latin = content.replace(b"caf\xc3\xa9", b"caf\xe9\xe9")
   monkeypatch.chdir(tmp_path)
   Path("concat:a.mkv").write_bytes(latin)
+  path.unlink()
   assert len(read_video(Path("concat:a.mkv"))) == 2
 
 
@@ -469,6 +495,12 @@ def test_a_broken_clock_does_not_fill_the_memory(tmp_path):
   with pytest.raises(
     UserError, match=r"a\.mkv jumps to 1000000 s within one frame"
   ):
+    read_video(path)
+
+
+def test_videos_without_time_stamps(tmp_path):
+  path = _write_video(tmp_path / "a.h264", [0, 1, 2], codec="libx264")
+  with pytest.raises(UserError, match="has frames without time stamps"):
     read_video(path)
 
 

@@ -126,7 +126,14 @@ def _prepare(
   missing: tuple[Problem, ...],
   root: Path,
 ) -> None:
-  recipe = Recipe(audio=args.audio, fps=args.fps, half=args.half)
+  recipe = Recipe(
+    audio=args.audio,
+    fps=args.fps,
+    # The published scripts take the middle of each second there, and the start
+    # of it for CREMA-D.
+    phase=0.5 if args.what == "kinetics_sound" else 0.0,
+    half=args.half,
+  )
   work = args.out.with_name(f"{args.out.name}.partial")
   console = Console(stderr=True, highlight=False, soft_wrap=True)
   with Progress(console=console, disable=not console.is_terminal) as progress:

@@ -29,6 +29,8 @@ class Recipe(NamedTuple):
   audio: AudioFeatures = "log_mel"
   # Frames a second that are kept of a video.
   fps: float = 1.0
+  # Which moment of each interval is kept, from 0, its start, to 1.
+  phase: float = 0.0
   # Frames are made smaller until the shorter side has this many pixels.
   shorter_side: int = 256
   # Float16 halves the size of spectrograms on disk.
@@ -95,7 +97,7 @@ def _frames(clip: Clip, root: Path, recipe: Recipe) -> tuple[bytes, ...]:
     frames = read_frames(inside(root, clip.frames), recipe.shorter_side)
   elif clip.video is not None:
     path = inside(root, clip.video)
-    frames = read_video(path, recipe.fps, recipe.shorter_side)
+    frames = read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
   else:
     return ()
   return tuple(encode_jpeg(frame) for frame in frames)
