@@ -7,7 +7,10 @@ the sentiment at -.5 and .5. Paper (accuracy in %): visual alone 47.1, concat
 list.
 
     python -m rollingq_jax.main --config configs/mosei.py --workdir DIR \
-      --config.data.name=synthetic
+      --config.data.data_dir=FOLDER
+
+FOLDER holds mosei_senti_data.pkl (docs/data.md); with
+`--config.data.name=synthetic` it runs without.
 
 Variants, joined by commas after a colon:
 
@@ -23,9 +26,9 @@ Variants, joined by commas after a colon:
     noise=none|sensor_failure|clean_train
     protocol=honest|reference               (see configs/_protocol.py)
 
-Run here: training steps at full size on random data of these shapes, which is
-all that can be run: `config.data.name` is "mosei", which has no loader yet. Not
-run here: CMU-MOSEI itself, so there is no accuracy of ours. From the paper:
+Run here: training steps at full size on random data of these shapes, and the
+loader on made files of that layout. Not run here: CMU-MOSEI itself, which could
+not be had, so there is no accuracy of ours. From the paper:
 width, depth, batch, epochs, warm-up, weight decay, one rotation at most. Ours,
 not tuned: the learning rate, beta, rho.
 """

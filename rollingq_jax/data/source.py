@@ -63,7 +63,8 @@ class ArraySource:
   @property
   def modalities(self) -> tuple[str, ...]:
     """Names of the arrays that are of a modality."""
-    return tuple(k for k in self._arrays if k != "label" and "_" not in k)
+    others = ("label", "target")
+    return tuple(k for k in self._arrays if k not in others and "_" not in k)
 
   def decoder(self, train: bool) -> None:
     """None: the samples are as a model takes them."""
@@ -74,7 +75,7 @@ class Dataset(NamedTuple):
 
   A sample is a dict: one float32 array per modality, optionally
   `<modality>_mask` (True where time steps or frames are real), and `label`,
-  an int32 class id.
+  an int32 class id. `target` is a number beside it that the class was made of.
   """
 
   splits: Mapping[str, Source]

@@ -221,7 +221,7 @@ class _Builder:
     order = "F" if is_fortran else "C"
     dtype = _make_dtype(dtype)
     if version != 1:
-      raise UserError(f"has an array of version {version!a:.20}, expected 1")
+      raise UserError("has an array of another version, expected version 1")
     if dtype.kind == "O":
       return self._objects(data, shape).reshape(shape, order=order)
     return self._view(self._bytes(data), dtype, shape, order)
@@ -291,10 +291,10 @@ def _make_dtype(noted: Any) -> np.dtype:
 
 def _count(shape: Any) -> int:
   """Number of elements; only tuples of whole numbers are shapes."""
-  if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):
-    raise UserError(f"is damaged: {shape!a:.40} is no shape")
-  if min(shape, default=0) < 0:
-    raise UserError(f"is damaged: {shape!a:.40} is no shape")
+  fits = type(shape) is tuple and all(type(n) is int for n in shape)
+  # Not put into words: tuples of the same tuples could take very many.
+  if not fits or min(shape, default=0) < 0:
+    raise UserError("is damaged: an array has a shape that is none")
   return math.prod(shape)
 
 

@@ -30,8 +30,8 @@ COUNTED = {
 TWO_LINES = ("GLOBAL", "INST")
 # Longer strings and bytes are not copied out of the file.
 LONG = 1 << 16
-LONG_BYTES = ("BINBYTES", "BINBYTES8", "BYTEARRAY8")
-LONG_TEXT = ("BINSTRING",)
+LONG_TEXT = "BINSTRING"
+MAY_BE_LONG = {"BINBYTES", "BINBYTES8", "BYTEARRAY8", LONG_TEXT}
 # How much to read at once, and which opcodes to expect.
 IGNORED = ("FRAME", "PROTO")
 PLAIN = (bool, bytes, float, int, str, type(None))
@@ -120,9 +120,9 @@ class Program:
     raise AssertionError("a program without an end was not refused")
 
   def _do(self, name: str, start: int, end: int) -> None:
-    if name in LONG_BYTES + LONG_TEXT and end - start > LONG:
+    if name in MAY_BE_LONG and end - start > LONG:
       view = memoryview(self._content)[start:end]
-      self._stack.append(Part(view, name in LONG_TEXT))
+      self._stack.append(Part(view, name == LONG_TEXT))
     elif name in DECODERS:
       self._stack.append(DECODERS[name](self._content[start:end]))
     elif name in MAKERS:

@@ -80,8 +80,10 @@ def _make_state_dict(pairs: Any = ()) -> _StateDict:
 
 
 def _rebuild_tensor(
-  storage: Any, offset: int, shape: Any, strides: Any, *unused: Any
+  storage: Any, offset: Any, shape: Any, strides: Any, *unused: Any
 ) -> _Tensor:
+  if not all(type(n) is int for n in (offset, *shape, *strides)):
+    raise UserError("is damaged: a tensor has a shape that is not of numbers")
   return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -116,7 +118,9 @@ MEND = (
 
 def _find_storage(pid: Any) -> _Storage:
   _, storage_type, key, _, size = pid
-  if not isinstance(storage_type, _StorageType):
+  known = isinstance(storage_type, _StorageType)
+  # Before any of it is looked up or put into words.
+  if not known or type(key) is not str or type(size) is not int:
     raise UserError("is damaged: a storage has no type; download it again")
   return _Storage(key, storage_type, size)
 

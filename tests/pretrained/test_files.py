@@ -520,9 +520,28 @@ def test_a_huge_index_takes_no_memory(tmp_path, program):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+  "fields",
+  [
+    lambda wide: {"shape": (wide,)},
+    lambda wide: {"strides": (wide,)},
+    lambda wide: {"offset": wide},
+    lambda wide: {"storage": Storage(wide)},
+    lambda wide: {"storage": Storage("0", size=wide)},
+    lambda wide: {"storage": Storage("0", wide)},
+  ],
+)
+def test_a_field_that_would_take_forever_to_look_at(tmp_path, fields):
+  wide: tuple = ()
+  for _ in range(60):
+    wide = (wide, wide)
+  path = write_torch(tmp_path / "a", {"w": tensor(**fields(wide))})
+  assert "damaged" in complaint(path)
+
+
 def test_a_key_of_tuples_in_tuples_does_not_end_the_process(tmp_path):
   # Hashing goes down all of them, without an end to it in C.
-  deep = b")" + b"\x85" * 1_000_000
+  deep = b")" + b"\x85" * 20_000
   ordered = b"\x80\x02ccollections\nOrderedDict\n]("
   for program in (
     b"\x80\x02}" + deep + b"Ns.",

@@ -3,7 +3,12 @@
 from typing import Any
 
 from rollingq_jax.data import prepared
-from rollingq_jax.data.datasets import av_digits, mosi, synthetic
+from rollingq_jax.data.datasets import (
+  av_digits,
+  mosei,
+  mosi,
+  synthetic,
+)
 from rollingq_jax.data.source import Dataset, check_dataset
 from rollingq_jax.errors import UserError
 
@@ -20,6 +25,7 @@ def load_dataset(config: Any) -> Dataset:
     "cremad": prepared.load,
     "kinetics_sound": prepared.load,
     "manifest": prepared.load,
+    "mosei": mosei.load,
     "mosi": mosi.load,
     "synthetic": synthetic.load,
   }

@@ -50,6 +50,8 @@ def build_records(
   builder.download_and_prepare()
   for file in sorted(Path(builder.data_path).glob("*.array_record*")):
     _put_in_order(file)
+  # What a kill has left.
+  shutil.rmtree(out, ignore_errors=True)
   out.parent.mkdir(parents=True, exist_ok=True)
   os.replace(builder.data_path, out)
   shutil.rmtree(work)
