@@ -36,8 +36,6 @@ def get_config(arg: str = "") -> ConfigDict:
   data.speaker_disjoint = False
   # mosei: whether the modalities are aligned by word, or each has its own rate.
   data.aligned = True
-  # mosei_text: a Hugging Face tokenizer.json; unset: bytes.
-  data.tokenizer = placeholder(str)
   # Whether each frame of a clip is cropped and flipped by itself in training,
   # as in the authors' code, or all alike.
   data.crop_each_frame = False

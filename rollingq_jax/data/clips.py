@@ -1,6 +1,5 @@
 """From a record of prepared data to the arrays that a model takes."""
 
-import io
 import math
 from typing import Any, NamedTuple
 
@@ -9,8 +8,7 @@ import numpy as np
 
 from rollingq_jax.data.records import Media, media_of
 from rollingq_jax.data.source import Element
-from rollingq_jax.data.video import segment_indices
-from rollingq_jax.errors import UserError
+from rollingq_jax.data.video import decode_jpeg, segment_indices
 
 # Of RGB in [0, 1], over ImageNet.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -89,8 +87,8 @@ class DecodeClip(grain.transforms.RandomMap):
     rows = segment_indices(
       len(media.frames), count, rng if self._train else None
     )
-    frames = [_open(media.frames[row]) for row in rows]
-    views = [self._view(frame.size, rng) for frame in frames]
+    frames = [decode_jpeg(media.frames[row]) for row in rows]
+    views = [self._view(frame, rng) for frame in frames]
     if not self._crop_each_frame:
       views = views[:1] * count
     pixels = np.stack(
@@ -104,11 +102,12 @@ class DecodeClip(grain.transforms.RandomMap):
       "visual_mask": np.ones(count, bool),
     }
 
-  def _view(self, size: tuple[int, int], rng: np.random.Generator) -> View:
+  def _view(self, frame: np.ndarray, rng: np.random.Generator) -> View:
     """What is seen of a frame: a part of it, perhaps mirrored."""
+    height, width, _ = frame.shape
     if self._train:
-      return View(random_box(*size, rng), bool(rng.random() < 0.5))
-    return View((0.0, 0.0, float(size[0]), float(size[1])), False)
+      return View(random_box(width, height, rng), bool(rng.random() < 0.5))
+    return View((0, 0, width, height), False)
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
@@ -140,22 +139,13 @@ def _audio(media: Media, shape: tuple[int, int]) -> Element:
   return {"audio": values, "audio_mask": np.arange(shape[0]) < len(kept)}
 
 
-def _open(frame: bytes) -> Any:
-  try:
-    from PIL import Image
-  except ImportError as error:
-    raise UserError(
-      "reading frames needs Pillow; install it with: "
-      "pip install 'rollingq_jax[media]'"
-    ) from error
-  return Image.open(io.BytesIO(frame)).convert("RGB")
-
-
-def _resized(image: Any, view: View, size: tuple[int, int]) -> np.ndarray:
+def _resized(
+  frame: np.ndarray, view: View, size: tuple[int, int]
+) -> np.ndarray:
   from PIL import Image
 
   height, width = size
-  bilinear = Image.Resampling.BILINEAR
+  image, bilinear = Image.fromarray(frame), Image.Resampling.BILINEAR
   pixels = np.asarray(image.resize((width, height), bilinear, view.box))
   return pixels[:, ::-1] if view.is_mirrored else pixels
 

@@ -9,11 +9,8 @@ from rollingq_jax.data.manifest import (
   Clip,
   Manifest,
   Problem,
-  decode,
-  numbered,
-  read_bytes,
-  show,
 )
+from rollingq_jax.data.text_files import decode, numbered, read_bytes, show
 from rollingq_jax.errors import UserError
 
 # What the clips of the lists may be asked to have.

@@ -24,9 +24,9 @@ from rollingq_jax.data.manifest import (
   Clip,
   Manifest,
   Problem,
-  show,
 )
 from rollingq_jax.data.splits import with_all_splits
+from rollingq_jax.data.text_files import show
 
 LISTS = ("train.csv", "test.csv")
 # In the order of ids in the authors' loader.

@@ -28,9 +28,9 @@ from rollingq_jax.data.manifest import (
   Manifest,
   Problem,
   read_class_names,
-  show,
 )
 from rollingq_jax.data.splits import with_all_splits
+from rollingq_jax.data.text_files import show
 
 LISTS = (
   ("ks_train_overlap.txt", "ks_test_overlap.txt"),
