@@ -39,6 +39,12 @@ def get_config(arg: str = "") -> ConfigDict:
   # Whether each frame of a clip is cropped and flipped by itself in training,
   # as in the authors' code, or all alike.
   data.crop_each_frame = False
+  # Whether prepared frames are cropped and resized by the model, in its step,
+  # and the host only decodes them.
+  data.resize_on_device = False
+  # Height and width that has room for the frames then; larger ones are made
+  # smaller.
+  data.canvas = (256, 456)
   # Whether padded time steps are masked, or input like any other. A mask goes
   # on telling a recording's length after its sensor has failed.
   data.mask_padding = True

@@ -1,6 +1,7 @@
 """From a record of prepared data to the arrays that a model takes."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -9,10 +10,6 @@ import numpy as np
 from rollingq_jax.data.records import Media, media_of
 from rollingq_jax.data.source import Element
 from rollingq_jax.data.video import decode_jpeg, segment_indices
-
-# Of RGB in [0, 1], over ImageNet.
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 # (left, upper, right, lower) in pixels.
 Box = tuple[float, float, float, float]
@@ -37,23 +34,33 @@ class ClipShape(NamedTuple):
 
 
 class DecodeClip(grain.transforms.RandomMap):
-  """Cuts and pads sound; picks, crops and normalises frames.
+  """Cuts and pads sound; picks and crops frames, which stay bytes.
 
   In training, frames are random within their segments, cropped and flipped at
-  random; in evaluation they are the segments' centres, whole.
+  random; in evaluation they are the segments' centres, whole. The model
+  normalises them.
 
   Args:
     shape: of the arrays to make.
     train: whether to do so at random.
     crop_each_frame: whether each frame of a clip is cropped and flipped by
       itself.
+    canvas: height and width that whole frames are put on, for the model to see
+      through `visual_box` (see `models.frames.view_frames`); None: they are
+      cropped and resized here.
   """
 
   def __init__(
-    self, shape: ClipShape, *, train: bool, crop_each_frame: bool = False
+    self,
+    shape: ClipShape,
+    *,
+    train: bool,
+    crop_each_frame: bool = False,
+    canvas: tuple[int, int] | None = None,
   ):
     self._shape, self._train = shape, train
     self._crop_each_frame = crop_each_frame
+    self._canvas = canvas
 
   def random_map(self, element: Any, rng: np.random.Generator) -> Any:
     """Arrays of the modalities, their masks, and the label."""
@@ -78,29 +85,30 @@ class DecodeClip(grain.transforms.RandomMap):
     shape: tuple[int, int, int, int],
     rng: np.random.Generator,
   ) -> Element:
-    count, height, width, _ = shape
-    if not media.frames:
-      return {
-        "visual": np.zeros(shape, np.float32),
-        "visual_mask": np.zeros(count, bool),
-      }
-    rows = segment_indices(
-      len(media.frames), count, rng if self._train else None
-    )
-    frames = [decode_jpeg(media.frames[row]) for row in rows]
-    views = [self._view(frame, rng) for frame in frames]
-    if not self._crop_each_frame:
-      views = views[:1] * count
-    pixels = np.stack(
-      [
-        _resized(frame, view, (height, width))
-        for frame, view in zip(frames, views, strict=True)
-      ]
-    )
-    return {
-      "visual": _normalised(pixels),
-      "visual_mask": np.ones(count, bool),
+    count = shape[0]
+    if media.frames:
+      rng_or_none = rng if self._train else None
+      rows = segment_indices(len(media.frames), count, rng_or_none)
+      frames = [decode_jpeg(media.frames[row]) for row in rows]
+    else:
+      frames = [np.zeros((1, 1, 3), np.uint8)] * count
+    mask = {"visual_mask": np.full(count, bool(media.frames))}
+    if self._canvas is None:
+      views = self._views(frames, rng)
+      return mask | {"visual": _resized(frames, views, shape[1:3])}
+    frames = [_fitted(frame, self._canvas) for frame in frames]
+    views = self._views(frames, rng)
+    return mask | {
+      "visual": _on_canvas(frames, self._canvas),
+      "visual_box": _boxes(frames, views),
     }
+
+  def _views(
+    self, frames: Sequence[np.ndarray], rng: np.random.Generator
+  ) -> list[View]:
+    if self._crop_each_frame:
+      return [self._view(frame, rng) for frame in frames]
+    return [self._view(frames[0], rng)] * len(frames)
 
   def _view(self, frame: np.ndarray, rng: np.random.Generator) -> View:
     """What is seen of a frame: a part of it, perhaps mirrored."""
@@ -140,15 +148,51 @@ def _audio(media: Media, shape: tuple[int, int]) -> Element:
 
 
 def _resized(
-  frame: np.ndarray, view: View, size: tuple[int, int]
+  frames: Sequence[np.ndarray], views: Sequence[View], size: tuple[int, int]
+) -> np.ndarray:
+  made = np.empty((len(frames), *size, 3), np.uint8)
+  for row, (frame, view) in enumerate(zip(frames, views, strict=True)):
+    pixels = _resize(frame, size, view.box)
+    made[row] = pixels[:, ::-1] if view.is_mirrored else pixels
+  return made
+
+
+def _resize(
+  frame: np.ndarray, size: tuple[int, int], box: Box | None = None
 ) -> np.ndarray:
   from PIL import Image
 
   height, width = size
   image, bilinear = Image.fromarray(frame), Image.Resampling.BILINEAR
-  pixels = np.asarray(image.resize((width, height), bilinear, view.box))
-  return pixels[:, ::-1] if view.is_mirrored else pixels
+  return np.asarray(image.resize((width, height), bilinear, box))
 
 
-def _normalised(pixels: np.ndarray) -> np.ndarray:
-  return (pixels.astype(np.float32) / np.float32(255) - MEAN) / DEVIATION
+def _fitted(frame: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+  """A frame that is larger than the canvas made as large as that allows."""
+  size = frame.shape[:2]
+  share = min(c / s for c, s in zip(canvas, size, strict=True))
+  if share >= 1:
+    return frame
+  height, width = (max(1, math.floor(s * share)) for s in size)
+  return _resize(frame, (height, width))
+
+
+def _on_canvas(
+  frames: Sequence[np.ndarray], canvas: tuple[int, int]
+) -> np.ndarray:
+  """Each frame in the upper left corner of a black canvas."""
+  made = np.zeros((len(frames), *canvas, 3), np.uint8)
+  for row, frame in enumerate(frames):
+    made[row, : frame.shape[0], : frame.shape[1]] = frame
+  return made
+
+
+def _boxes(frames: Sequence[np.ndarray], views: Sequence[View]) -> np.ndarray:
+  """Boxes float32 [frames, 2, 3] as `models.frames.view_frames` takes them."""
+  made = []
+  for frame, view in zip(frames, views, strict=True):
+    (left, upper, right, lower), (height, width, _) = view.box, frame.shape
+    if view.is_mirrored:
+      left, right = right, left
+    made.append([(upper, lower, height), (left, right, width)])
+  return np.array(made, np.float32)

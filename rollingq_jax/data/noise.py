@@ -2,7 +2,8 @@
 
 One level l per sample and modality, drawn independently of the other
 modalities and of the label. Inputs are standardised, so l = 1 is pure noise
-of the input's own scale.
+of the input's own scale. What are bytes yet is mixed by the model, which
+standardises it.
 """
 
 from typing import Any, Literal, get_args
@@ -75,8 +76,24 @@ class AddNoise(grain.transforms.RandomMap):
     element = dict(element)
     for name in self._modalities:
       level = draw_level(self._protocol, self._train, rng)
-      element[name] = mix(element[name], level, rng)
+      if element[name].dtype == np.uint8:
+        element |= self._mix_later(name, level, rng)
+      else:
+        element[name] = mix(element[name], level, rng)
       element[f"{name}_noise"] = np.float32(level)
     for name, level in self._extra.items():
-      element[name] = mix(element[name], level, rng)
+      if element[name].dtype != np.uint8:
+        element[name] = mix(element[name], level, rng)
     return element
+
+  def _mix_later(
+    self, name: str, level: float, rng: np.random.Generator
+  ) -> Element:
+    """The levels for the model, where there is anything to mix."""
+    extra = self._extra.get(name, 0.0)
+    if self._protocol == "none" and not extra:
+      return {}
+    return {
+      f"{name}_mix": np.array([level, extra], np.float32),
+      f"{name}_mix_seed": rng.integers(2**32, dtype=np.uint32),
+    }

@@ -26,6 +26,7 @@ class PreparedSource:
     entries: of the index, in the same order.
     shape: of the arrays of a sample.
     crop_each_frame: see `DecodeClip`.
+    canvas: see `DecodeClip`.
   """
 
   def __init__(
@@ -34,9 +35,10 @@ class PreparedSource:
     entries: Sequence[Entry],
     shape: ClipShape,
     crop_each_frame: bool,
+    canvas: tuple[int, int] | None = None,
   ):
     self._records, self._shape = records, shape
-    self._crop_each_frame = crop_each_frame
+    self._crop_each_frame, self._canvas = crop_each_frame, canvas
     self.labels = np.array([entry.label for entry in entries])
 
   def __len__(self) -> int:
@@ -52,9 +54,12 @@ class PreparedSource:
     return tuple(name for name, x in shapes.items() if x is not None)
 
   def decoder(self, train: bool) -> DecodeClip:
-    """Cuts, crops and normalises."""
+    """Decodes, cuts and crops."""
     return DecodeClip(
-      self._shape, train=train, crop_each_frame=self._crop_each_frame
+      self._shape,
+      train=train,
+      crop_each_frame=self._crop_each_frame,
+      canvas=self._canvas,
     )
 
 
@@ -68,9 +73,10 @@ def load(config: Any) -> Dataset:
   index, report = read_index(folder), read_report(folder)
   shape = _shape(config, [e for entries in index.values() for e in entries])
   records = open_records(folder)
+  canvas = tuple(config.data.canvas) if config.data.resize_on_device else None
   splits = {
     split: PreparedSource(
-      records[split], entries, shape, config.data.crop_each_frame
+      records[split], entries, shape, config.data.crop_each_frame, canvas
     )
     for split, entries in index.items()
   }

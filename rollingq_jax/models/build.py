@@ -58,7 +58,8 @@ def build_model(config: Any) -> MultimodalClassifier:
   """The classifier that a config describes.
 
   Args:
-    config: `modalities`, `num_classes` and `model`, as in configs/base.py.
+    config: `modalities`, `num_classes`, `data.shapes` and `model`, as in
+      configs/base.py.
 
   Raises:
     UserError: an unknown encoder or fusion, or a fusion that does not go
@@ -77,6 +78,11 @@ def build_model(config: Any) -> MultimodalClassifier:
     fusion=_build_fusion(model, names, config.num_classes),
     num_classes=config.num_classes,
     mixer=_build_mixer(model),
+    frame_sizes={
+      name: tuple(config.data.shapes[name][1:3])
+      for name in names
+      if name in config.data.shapes and len(config.data.shapes[name]) == 4
+    },
     dtype=jnp.dtype(model.dtype),
   )
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.models.encoders import Tokens
+from rollingq_jax.models.frames import input_of
 from rollingq_jax.models.fusion import head
 
 
@@ -40,6 +41,8 @@ class MultimodalClassifier(nn.Module):
     fusion: from tokens to logits.
     mixer: blocks between encoders and fusion in which modalities meet.
     num_classes: number of classes.
+    frame_sizes: height and width of what is seen of a modality's frames where
+      they come with boxes, see `input_of`.
     dtype: computation dtype.
   """
 
@@ -47,6 +50,7 @@ class MultimodalClassifier(nn.Module):
   fusion: nn.Module
   num_classes: int
   mixer: nn.Module | None = None
+  frame_sizes: Mapping[str, tuple[int, int]] | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -60,8 +64,14 @@ class MultimodalClassifier(nn.Module):
         optionally `mask` [b], False where a sample only fills the batch.
       train: whether dropout is on, and batch statistics are the batch's own.
     """
+    sizes = self.frame_sizes or {}
     tokens = {
-      name: _encode(encoder, name, batch, self.dtype, train)
+      name: encoder(
+        input_of(batch, name, self.dtype, sizes.get(name)),
+        mask=batch.get(f"{name}_mask"),
+        real=batch.get("mask"),
+        train=train,
+      )
       for name, encoder in self.encoders.items()
     }
     if self.mixer is not None:
@@ -85,21 +95,6 @@ class MultimodalClassifier(nn.Module):
       modality_logits=fused.shares or fused.own_logits or probes,
       own_logits=fused.own_logits,
     )
-
-
-def _encode(
-  encoder: nn.Module,
-  name: str,
-  batch: dict[str, Array],
-  dtype: Any,
-  train: bool,
-) -> Tokens:
-  return encoder(
-    batch[name].astype(dtype),
-    mask=batch.get(f"{name}_mask"),
-    real=batch.get("mask"),
-    train=train,
-  )
 
 
 def _only(tokens: Tokens, real: Bool[Array, " b"]) -> Tokens:
