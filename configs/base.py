@@ -55,6 +55,12 @@ def get_config(arg: str = "") -> ConfigDict:
   data.synthetic_size = 4
   # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
   data.noise = "none"
+  # Batches are made of sequences of similar length and cut to one of this many
+  # lengths, each compiled once; 1: all have the longest one.
+  data.length_buckets = 1
+  # Probability of each modality to be missing from a training sample; one at
+  # least is left.
+  data.modality_dropout = 0.0
   data.num_threads = 2
   data.prefetch_batches = 8
 

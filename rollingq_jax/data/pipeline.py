@@ -1,10 +1,10 @@
 """Grain pipelines: deterministic, resumable, sharded by process.
 
-    source -> seed -> shuffle -> decode -> corrupt -> share of this process
-      -> batch
+    source -> seed -> shuffle -> decode -> corrupt -> drop modalities
+      -> group by length -> share of this process -> batch -> cut
 
-The order depends on the seed and the epoch alone, so a batch holds the same
-samples in the same rows on any number of processes.
+The order depends on the seed and the epoch (and lengths, where grouped) alone,
+so a batch holds the same samples in the same rows on any number of processes.
 """
 
 import math
@@ -14,9 +14,14 @@ from typing import Any
 import grain
 import numpy as np
 
+from rollingq_jax.data.buckets import Cut, Ordered, Planner, bucket_of
+from rollingq_jax.data.dropout import DropModalities
 from rollingq_jax.data.noise import AddNoise
 from rollingq_jax.data.source import Element, Source
 from rollingq_jax.errors import UserError
+
+# Kinds of encoders whose inputs may be shorter than usual.
+SEQUENCES = ("sequence", "text")
 
 
 class ProcessShare(grain.MapDataset):
@@ -81,9 +86,18 @@ def training_batches(
   dataset = grain.MapDataset.source(source).seed(config.seed).shuffle()
   dataset = _decoded(dataset, source, train=True)
   dataset = dataset.random_map(_noise(config, train=True))
+  if config.data.modality_dropout:
+    drop = DropModalities(
+      tuple(config.modalities), config.data.modality_dropout
+    )
+    dataset = dataset.random_map(drop)
   rows = _rows(len(source), config.batch_size, device_count)
+  planner = _planner(source, config, rows, train=True)
+  if planner is not None:
+    dataset = Ordered(dataset, planner)
   share = ProcessShare(dataset, rows, process_index, process_count)
-  return share.batch(rows // process_count).repeat()
+  batches = share.batch(rows // process_count)
+  return _cut(batches, planner).repeat()
 
 
 def evaluation_batches(
@@ -115,7 +129,8 @@ def evaluation_batches(
   share = ProcessShare(
     dataset.random_map(noise), rows, process_index, process_count
   )
-  return share.batch(rows // process_count)
+  batches = share.batch(rows // process_count)
+  return _cut(batches, _planner(source, config, rows, train=False))
 
 
 def prefetched(
@@ -135,6 +150,34 @@ def _decoded(
 ) -> grain.MapDataset:
   decoder = source.decoder(train)
   return dataset if decoder is None else dataset.random_map(decoder)
+
+
+def _planner(
+  source: Source, config: Any, rows: int, *, train: bool
+) -> Planner | None:
+  """None where all batches have the full lengths."""
+  count, encoders = config.data.length_buckets, config.model.encoders
+  found = {
+    name: source.lengths(name)
+    for name in config.modalities
+    if name in encoders and encoders[name].kind in SEQUENCES
+  }
+  lengths = {name: x for name, x in found.items() if x is not None}
+  if count == 1 or not lengths:
+    return None
+  longest = np.max([x.real / x.full for x in lengths.values()], axis=0)
+  buckets = grain.MapDataset.source(bucket_of(longest, count).tolist())
+  if train:
+    # The same order as that of the samples.
+    buckets = buckets.seed(config.seed).shuffle()
+  full = {name: x.full for name, x in lengths.items()}
+  return Planner(buckets, rows, config.seed if train else None, full, count)
+
+
+def _cut(
+  batches: grain.MapDataset, planner: Planner | None
+) -> grain.MapDataset:
+  return batches if planner is None else Cut(batches, planner)
 
 
 def _rows(size: int, batch_size: int, device_count: int) -> int:

@@ -14,7 +14,7 @@ from rollingq_jax.data.records import (
   read_index,
   read_report,
 )
-from rollingq_jax.data.source import Dataset, Element
+from rollingq_jax.data.source import Dataset, Element, Lengths
 from rollingq_jax.errors import UserError
 
 
@@ -40,6 +40,7 @@ class PreparedSource:
     self._records, self._shape = records, shape
     self._crop_each_frame, self._canvas = crop_each_frame, canvas
     self.labels = np.array([entry.label for entry in entries])
+    self._steps = np.array([entry.audio for entry in entries])
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -61,6 +62,13 @@ class PreparedSource:
       crop_each_frame=self._crop_each_frame,
       canvas=self._canvas,
     )
+
+  def lengths(self, modality: str) -> Lengths | None:
+    """Of sound that is masked where it is short."""
+    if modality != "audio" or "audio" not in self._shape.masked:
+      return None
+    full = (self._shape.audio or (0, 0))[0]
+    return Lengths(full, np.minimum(self._steps, full))
 
 
 def load(config: Any) -> Dataset:

@@ -12,6 +12,15 @@ from rollingq_jax.errors import UserError
 Element = dict[str, Any]
 
 
+class Lengths(NamedTuple):
+  """Time steps of a modality that are real; the rest is padding at the end."""
+
+  # Of the array that all samples have.
+  full: int
+  # Of each sample.
+  real: np.ndarray
+
+
 @runtime_checkable
 class Source(Protocol):
   """A `grain.sources.RandomAccessDataSource` that knows what it holds."""
@@ -32,6 +41,10 @@ class Source(Protocol):
 
   def decoder(self, train: bool) -> grain.transforms.RandomMap | None:
     """What makes a sample of what `[]` gives; None where that is one."""
+    ...
+
+  def lengths(self, modality: str) -> Lengths | None:
+    """How long each sample is; None where that is not known, or all alike."""
     ...
 
 
@@ -68,6 +81,15 @@ class ArraySource:
 
   def decoder(self, train: bool) -> None:
     """None: the samples are as a model takes them."""
+
+  def lengths(self, modality: str) -> Lengths | None:
+    """Up to the last step that the mask has; None without a mask."""
+    mask = self._arrays.get(f"{modality}_mask")
+    if mask is None:
+      return None
+    full = mask.shape[1]
+    last = full - np.argmax(mask[:, ::-1], axis=1)
+    return Lengths(full, np.where(mask.any(axis=1), last, 0))
 
 
 class Dataset(NamedTuple):

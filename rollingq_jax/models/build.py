@@ -123,6 +123,7 @@ def _build_encoder(model: Any, name: str) -> nn.Module:
     model.depth,
     _block(model, model.num_heads),
     final_norm=not model.bottleneck.depth,
+    any_length=encoder.kind == "sequence",
   )
   if encoder.kind == "sequence":
     return SequenceEncoder(

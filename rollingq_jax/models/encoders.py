@@ -33,11 +33,14 @@ class TokenTransformer(nn.Module):
     block: what the blocks have in common.
     final_norm: whether the tokens are normalised after the last block; not
       where blocks over several modalities follow.
+    any_length: whether an input may be shorter than the first one was; it has
+      the first positions of the table.
   """
 
   depth: int
   block: BlockConfig
   final_norm: bool = True
+  any_length: bool = False
 
   @nn.compact
   def __call__(
@@ -50,7 +53,7 @@ class TokenTransformer(nn.Module):
     dtype = self.block.dtype
     init = nn.initializers.normal(0.02)
     cls_token = self.param("cls_token", init, (1, 1, width))
-    table = self.param("pos_embed", init, (1, length + 1, width))
+    table = self._positions(length + 1, width)
     cls_token = jnp.broadcast_to(cls_token, (batch, 1, width))
     x = jnp.concatenate([cls_token.astype(dtype), embedded], axis=1)
     x = x + table.astype(dtype)
@@ -63,6 +66,19 @@ class TokenTransformer(nn.Module):
       return Tokens(x, jnp.ones((batch, length + 1), bool))
     present = jnp.any(mask, axis=1, keepdims=True)
     return Tokens(x, jnp.concatenate([present, mask], axis=1))
+
+  def _positions(self, count: int, width: int) -> Float[Array, "1 {count} d"]:
+    """The first rows of the table."""
+    if not (self.any_length and self.has_variable("params", "pos_embed")):
+      init = nn.initializers.normal(0.02)
+      return self.param("pos_embed", init, (1, count, width))
+    table: Array = self.get_variable("params", "pos_embed")
+    if count > table.shape[1]:
+      raise UserError(
+        f"an input of {count - 1} tokens is longer than the "
+        f"{table.shape[1] - 1} positions that the model was made for"
+      )
+    return table[:, :count]
 
 
 class SequenceEncoder(nn.Module):

@@ -44,6 +44,12 @@ CHECKS: dict[str, Check] = {
   "data.num_threads": at_least(0),
   "data.prefetch_batches": at_least(0),
   "data.synthetic_size": at_least(1),
+  "data.length_buckets": at_least(1),
+  "data.modality_dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
+  "data.canvas": (
+    (lambda x: len(x) == 2 and min(x) >= 1),
+    "a height and a width of at least 1",
+  ),
   "data.num_frames": (
     (lambda x: x is None or x >= 1),
     "a number of at least 1, or unset",

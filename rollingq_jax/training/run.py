@@ -17,6 +17,7 @@ from rollingq_jax.data import (
   training_batches,
 )
 from rollingq_jax.data.pipeline import prefetched
+from rollingq_jax.data.source import Source
 from rollingq_jax.evaluation import evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import JittedEvalStep
 from rollingq_jax.models import (
@@ -81,15 +82,25 @@ def prepare(
   check_config(config)
   dataset = load_dataset(config)
   mesh = make_mesh(config.batch_size, devices)
-  batches = training_batches(
-    dataset.splits["train"],
+  source = dataset.splits["train"]
+  batches = _training_batches(source, config, mesh)
+  per_epoch = math.ceil(len(source) / config.batch_size)
+  whole = config.copy_and_resolve_references()
+  whole.data.length_buckets = 1
+  example = _first(_training_batches(source, whole, mesh))
+  return make_run(config, dataset, batches, per_epoch, mesh, example)
+
+
+def _training_batches(
+  source: Source, config: Any, mesh: Mesh
+) -> grain.MapDataset:
+  return training_batches(
+    source,
     config,
     device_count=mesh.size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  per_epoch = math.ceil(len(dataset.splits["train"]) / config.batch_size)
-  return make_run(config, dataset, batches, per_epoch, mesh)
 
 
 def make_run(
@@ -98,6 +109,7 @@ def make_run(
   batches: grain.MapDataset,
   steps_per_epoch: int,
   mesh: Mesh,
+  example: Any = None,
 ) -> tuple[Run, TrainState]:
   """Model, optimizer and compiled functions for data that is there.
 
@@ -107,6 +119,7 @@ def make_run(
     batches: endless training batches, of this process.
     steps_per_epoch: batches of an epoch.
     mesh: devices of all processes.
+    example: batch of the full shapes; the first one if None.
 
   Raises:
     UserError: a config or weights that cannot be used.
@@ -117,7 +130,7 @@ def make_run(
   model = build_model(config)
   balance = make_balance(config)
   streams, num_layers = pooled_streams(config), pooling_layers(config.model)
-  batch = put_batch(_first(batches), mesh)
+  batch = put_batch(_first(batches) if example is None else example, mesh)
   state = init_state(
     model,
     tx,

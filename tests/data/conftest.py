@@ -43,8 +43,18 @@ def pipeline_config() -> Callable[..., Any]:
       seed=seed,
       batch_size=batch_size,
       modalities=("audio", "visual"),
+      model=SimpleNamespace(
+        encoders={
+          "audio": SimpleNamespace(kind="sequence"),
+          "visual": SimpleNamespace(kind="patches"),
+        }
+      ),
       data=SimpleNamespace(
-        noise=noise, num_threads=num_threads, prefetch_batches=3
+        noise=noise,
+        num_threads=num_threads,
+        prefetch_batches=3,
+        length_buckets=1,
+        modality_dropout=0.0,
       ),
     )
 

@@ -68,7 +68,12 @@ def _config(fusion, modalities, dtype="float32"):
     "encoders": encoders,
   }
   return ConfigDict(
-    {"modalities": modalities, "num_classes": CLASSES, "model": model}
+    {
+      "modalities": modalities,
+      "num_classes": CLASSES,
+      "data": {"shapes": {}},
+      "model": model,
+    }
   )
 
 
