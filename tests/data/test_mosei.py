@@ -108,7 +108,8 @@ def test_each_sample_keeps_its_place_its_sentiment_and_its_shape(
       mask = arrays[f"{modality}_mask"]
       assert mask.dtype == bool
       rows, steps = np.indices(mask.shape)
-      np.testing.assert_array_equal(mask, steps >= rows % (STEPS + 1))
+      real = STEPS - rows % (STEPS + 1)
+      np.testing.assert_array_equal(mask, steps < real)
       assert not arrays[modality][~mask].any()
 
 
@@ -129,8 +130,10 @@ def test_features_are_standardised_by_the_real_steps_of_train(load, content):
       mask = arrays[f"{modality}_mask"]
       expected = (raw[name] - mean) / np.where(deviation > 1e-9, deviation, 1)
       expected[..., deviation <= 1e-9] = 0
+      rows, steps = np.indices(mask.shape)
+      real = steps >= rows % (STEPS + 1)
       np.testing.assert_allclose(
-        arrays[modality][mask], expected[mask], rtol=1e-4, atol=1e-5
+        arrays[modality][mask], expected[real], rtol=1e-4, atol=1e-5
       )
 
 
@@ -178,20 +181,38 @@ def test_steps_are_real_from_the_first_to_the_last_that_has_something():
 def test_the_last_real_steps_are_kept(load, content, length):
   # One that is padded behind.
   content["test"]["text"][0, 3:] = 0
-  whole = load(content).splits["test"].arrays
-  cut = load(content, data__num_frames=length).splits["test"].arrays
+  fields = {"aligned": False, "file": UNALIGNED}
+  whole = load(content, **fields).splits["test"].arrays
+  cut = load(content, data__num_frames=length, **fields).splits["test"].arrays
   for modality in KEYS:
     mask, kept = whole[f"{modality}_mask"], cut[f"{modality}_mask"]
     assert cut[modality].shape[1] == kept.shape[1] == min(length, STEPS)
     np.testing.assert_array_equal(
       kept.sum(axis=1), np.minimum(mask.sum(axis=1), length)
     )
-  order = [np.flatnonzero(row)[-length:] for row in whole["text_mask"]]
+  real = real_steps(content["test"]["text"])
+  order = [np.flatnonzero(row)[-length:] for row in real]
   for row, steps in enumerate(order):
     raw = content["test"]["text"][row, steps, 0]
     found = cut["text"][row, cut["text_mask"][row], 0].astype(float)
     # Standardised by other steps, but in the same order.
     np.testing.assert_array_equal(np.argsort(raw), np.argsort(found))
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_modalities_move_to_the_front_together_where_they_are_aligned(
+  load, content, aligned
+):
+  part = content["test"]
+  for key in KEYS.values():
+    part[key][0] = 0
+  # A word is heard one step, and seen two steps after it is read.
+  for late, key in enumerate(("text", "audio", "vision")):
+    part[key][0, 3 + late :] = 1 + np.arange(STEPS - 3 - late)[:, None]
+  file = ALIGNED if aligned else UNALIGNED
+  arrays = load(content, file=file, aligned=aligned).splits["test"].arrays
+  first = [int(arrays[f"{name}_mask"][0].argmax()) for name in KEYS]
+  assert first == ([0, 1, 2] if aligned else [0, 0, 0])
 
 
 def test_without_masks_padding_is_input_like_any_other(load, content):

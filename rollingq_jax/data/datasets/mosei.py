@@ -48,9 +48,10 @@ def load(config: Any) -> Dataset:
   too, since noise, where there is any, has that scale. What is not finite
   counts as 0 before that, as in BalanceBench. A step is real unless it lies
   before the first or after the last one that has a feature other than 0; a
-  sample without a real step lacks the modality. `target` is the sentiment, the
-  label its class (see `sentiment_classes`). `config.data.num_frames` keeps the
-  last ones of the real steps.
+  sample without a real step lacks the modality. With masks a sample is moved to
+  the front, all modalities alike where they are aligned. `target` is the
+  sentiment, the label its class (see `sentiment_classes`).
+  `config.data.num_frames` keeps the last steps of a sample.
 
   Raises:
     UserError: no such file, a damaged one, or one of another layout.
@@ -64,9 +65,17 @@ def load(config: Any) -> Dataset:
     for split, part in parts.items()
   }
   notes = [f"mosei is {path.name} with its own splits"]
-  for modality in _choose(config.modalities):
+  chosen = _choose(config.modalities)
+  masks = {
+    split: {name: real_steps(part[FEATURES[name]]) for name in chosen}
+    for split, part in parts.items()
+  }
+  for modality in chosen:
     raw = {split: part[FEATURES[modality]] for split, part in parts.items()}
-    made, broken = _sequences(path, raw, config.data.num_frames)
+    windows = {
+      split: _window(masks[split], modality, config.data) for split in parts
+    }
+    made, broken = _sequences(path, raw, windows)
     if broken:
       notes.append(f"{broken} values of {modality} were not finite")
     for split, (values, mask) in made.items():
@@ -207,16 +216,41 @@ def _check_alignment(path: Path, part: Rows, aligned: bool) -> None:
     )
 
 
+def _window(
+  masks: Mapping[str, np.ndarray], modality: str, data: Any
+) -> tuple[np.ndarray, np.ndarray]:
+  """Which steps [n, length] of a modality are kept, and their mask.
+
+  Steps past the end stand for padding.
+  """
+  mask = masks[modality]
+  counted = mask
+  if data.aligned:
+    counted = np.any(list(masks.values()), axis=0)
+  steps = mask.shape[1]
+  length = min(data.num_frames or steps, steps)
+  has_any = counted.any(axis=1)
+  after = np.where(has_any, steps - np.argmax(counted[:, ::-1], axis=1), steps)
+  first = np.maximum(after - length, 0)
+  if data.mask_padding:
+    first = np.maximum(first, np.argmax(counted, axis=1))
+  kept = first[:, None] + np.arange(length)
+  inside = np.minimum(kept, steps - 1)
+  return kept, np.take_along_axis(mask, inside, axis=1) & (kept < steps)
+
+
 def _sequences(
-  path: Path, raw: Rows, num_frames: int | None
+  path: Path, raw: Rows, windows: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
   """Standardised values and masks by split, and how many were not finite."""
   cleaned = {split: _clean(values) for split, values in raw.items()}
   broken = sum(count for _, count in cleaned.values())
   made = {}
   for split, (values, _) in cleaned.items():
-    mask = real_steps(values)
-    made[split] = _cut(values, mask, num_frames or values.shape[1])
+    kept, mask = windows[split]
+    inside = np.minimum(kept, values.shape[1] - 1)
+    rows = np.arange(len(values))[:, None]
+    made[split] = values[rows, inside], mask
   if not made["train"][1].any():
     raise UserError(f"{path} has a modality that is 0 throughout train")
   mean, deviation = _moments(*made["train"])
@@ -239,25 +273,15 @@ def _clean(raw: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def real_steps(values: np.ndarray) -> np.ndarray:
-  """Mask [n, T]: False before and after all steps with a value other than 0."""
-  some = np.any(values, axis=2)
+  """Mask [n, T]: False before and after all steps with a value other than 0.
+
+  What float32 has no finite number for counts as 0.
+  """
+  size = np.abs(values)
+  some = np.any((size > 0) & (size <= np.finfo(np.float32).max), axis=2)
   begun = np.maximum.accumulate(some, axis=1)
   ahead = np.maximum.accumulate(some[:, ::-1], axis=1)[:, ::-1]
   return begun & ahead
-
-
-def _cut(
-  values: np.ndarray, mask: np.ndarray, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """As many steps, up to a sample's last real one where it has enough."""
-  steps = mask.shape[1]
-  if length >= steps:
-    return values, mask
-  after = steps - np.argmax(mask[:, ::-1], axis=1)
-  first = np.maximum(after - length, 0)
-  kept = first[:, None] + np.arange(length)
-  rows = np.arange(len(values))[:, None]
-  return values[rows, kept], mask[rows, kept]
 
 
 def _moments(
