@@ -150,17 +150,19 @@ def is_complete(folder: Path) -> bool:
 
 def make_table(systems: Sequence[System], seeds: int, workdir: Path) -> str:
   """Markdown: mean and standard error over the seeds of complete runs."""
-  lines = [
-    "| system | accuracy | audio noise .5 | AIR | audio share | parameters "
-    "| GFLOPs | CPU s |",
-    "|---|---|---|---|---|---|---|---|",
-  ]
+  rows, score = [], "accuracy"
   for system in systems:
     folders = [folder_of(system, seed, workdir) for seed in range(seeds)]
     if all(is_complete(folder) for folder in folders):
-      cells = [system.label, *_cells(folders)]
-      lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines)
+      # The same in all, as they have one config.
+      score = read_run(folders[0]).score
+      cells = [system.label, *_cells(folders, score)]
+      rows.append(f"| {' | '.join(cells)} |")
+  head = (
+    f"| system | {score} | audio noise .5 | AIR | audio share | parameters "
+    "| GFLOPs | CPU s |"
+  )
+  return "\n".join([head, "|---|---|---|---|---|---|---|---|", *rows])
 
 
 def write_between_marks(path: Path, table: str) -> None:
@@ -173,7 +175,7 @@ def write_between_marks(path: Path, table: str) -> None:
   path.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}")
 
 
-def _cells(folders: Sequence[Path]) -> list[str]:
+def _cells(folders: Sequence[Path], score: str) -> list[str]:
   tests = [read_run(folder).metrics["test"] for folder in folders]
   plain = [lines[0] for lines in tests]
   noisy = [x for lines in tests for x in lines if extra_noise(x) == NOISE]
@@ -181,9 +183,10 @@ def _cells(folders: Sequence[Path]) -> list[str]:
   seconds = [
     json.loads((folder / SECONDS_FILE).read_text()) for folder in folders
   ]
+  scale = (100, 1) if score == "accuracy" else (1, 3)
   return [
-    _mean(plain, "accuracy", 100, 1),
-    _mean(noisy, "accuracy", 100, 1),
+    _mean(plain, score, *scale),
+    _mean(noisy, score, *scale),
     _mean(plain, "air/audio", 1, 2),
     _mean(plain, "share/audio", 1, 2),
     f"{cost['trained']:,}",

@@ -7,6 +7,9 @@ from ml_collections import ConfigDict
 
 from . import _protocol
 
+# Of data that have a number for each sample.
+TASKS = ("classification", "regression")
+
 
 def variants(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
   """Values of each variant, its default first.
@@ -67,3 +70,10 @@ def set_system(config: ConfigDict, variant: SimpleNamespace) -> None:
   pool = "attention" if variant.rollingq == "on" else "paper"
   model.pool = pool if variant.pool == "auto" else variant.pool
   _protocol.set_protocol(config, variant.protocol)
+
+
+def set_task(config: ConfigDict, task: str) -> None:
+  """Sets the task; a regression has one output."""
+  config.task = task
+  if task == "regression":
+    config.num_classes = 1

@@ -18,6 +18,11 @@ def get_config(arg: str = "") -> ConfigDict:
   config.seed = 0
   # Order of fusion; AIR is printed for the first.
   config.modalities = ("audio", "visual")
+  # classification | regression: of a number, which is the model's one output.
+  config.task = "classification"
+  # regression: l1 (mean absolute error) | l2 (mean squared error)
+  config.regression_loss = "l1"
+  # 1 in regression.
   config.num_classes = 10
   # Over all devices and processes.
   config.batch_size = 64
@@ -36,6 +41,9 @@ def get_config(arg: str = "") -> ConfigDict:
   data.speaker_disjoint = False
   # mosei: whether the modalities are aligned by word, or each has its own rate.
   data.aligned = True
+  # manifest: whether its numbers are sentiment in [-3, 3], whose metrics are
+  # given besides.
+  data.sentiment = False
   # Whether each frame of a clip is cropped and flipped by itself in training,
   # as in the authors' code, or all alike.
   data.crop_each_frame = False
@@ -198,12 +206,12 @@ def get_config(arg: str = "") -> ConfigDict:
   pretrained.sha256 = placeholder(str)
 
   checkpoint = config.checkpoint = ConfigDict()
-  # Newest ones kept; the best by validation accuracy is kept besides.
+  # Newest ones kept; the best by the selection split is kept besides.
   checkpoint.max_to_keep = 2
 
   evaluation = config.evaluation = ConfigDict()
   # Parameters that are tested. last: nothing is selected. best: by the
-  # accuracy on the selection split.
+  # accuracy, or the mean absolute error, on the selection split.
   evaluation.checkpoint = "last"
   # Evaluated after each epoch. validation | test: no estimate of what to
   # expect elsewhere is left then; it is only there to follow published runs.

@@ -45,7 +45,8 @@ def get_config(arg: str = "") -> ConfigDict:
     noise=("none", "sensor_failure", "clean_train"),
   )
   config = base.get_config()
-  # That of the prepared data.
+  # Those of the prepared data.
+  config.task = placeholder(str)
   config.num_classes = placeholder(int)
   config.data.name = "manifest"
   config.data.noise = variant.noise

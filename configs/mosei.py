@@ -24,6 +24,7 @@ Variants, joined by commas after a colon:
                                              attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
     noise=none|sensor_failure|clean_train
+    task=classification|regression          (regression: of the sentiment)
     protocol=honest|reference               (see configs/_protocol.py)
 
 Run here: training steps at full size on random data of these shapes, and the
@@ -48,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     arg,
     **_systems.variants(MODALITIES),
     noise=("none", "sensor_failure", "clean_train"),
+    task=_systems.TASKS,
   )
   config = base.get_config()
   config.num_classes = 3
@@ -62,4 +64,5 @@ def get_config(arg: str = "") -> ConfigDict:
   config.optimizer.weight_decay = 1e-4
   config.rollingq.max_rotations = 1
   _systems.set_system(config, variant)
+  _systems.set_task(config, variant.task)
   return config

@@ -18,6 +18,7 @@ Variants, joined by commas after a colon:
                                              attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
     noise=none|sensor_failure|clean_train
+    task=classification|regression          (regression: of the sentiment)
     protocol=honest|reference               (see configs/_protocol.py)
 
 The text features were learnt from the labels of the source's train split, and
@@ -47,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     arg,
     **_systems.variants(MODALITIES),
     noise=("none", "sensor_failure", "clean_train"),
+    task=_systems.TASKS,
   )
   config = base.get_config()
   config.num_classes = 2
@@ -70,4 +72,5 @@ def get_config(arg: str = "") -> ConfigDict:
   config.optimizer.name = "adam"
   config.optimizer.learning_rate = 1e-3
   _systems.set_system(config, variant)
+  _systems.set_task(config, variant.task)
   return config

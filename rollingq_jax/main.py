@@ -49,10 +49,10 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.config import check_workdir, load_config
 
   config, workdir = load_config(args.config, overrides), args.workdir
-  if config.num_classes is None:
-    from rollingq_jax.data.prepared import pin_classes
+  if None in (config.task, config.num_classes):
+    from rollingq_jax.data.prepared import pin_task
 
-    pin_classes(config)
+    pin_task(config)
   if config.pretrained.file is not None:
     from rollingq_jax.pretrained import pin_weights
 

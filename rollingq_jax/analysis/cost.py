@@ -56,7 +56,7 @@ def measure_cost(run: Run, state: TrainState) -> Cost:
   return Cost(
     trained=count_parameters(state.params),
     frozen=count_rotations(state.rollingq),
-    batch=batch["label"].shape[0],
+    batch=batch["mask"].shape[0],
     forward_flops=_figure(forward, "flops"),
     forward_bytes=_figure(forward.compile(), "bytes accessed"),
     train_flops=_figure(train, "flops"),

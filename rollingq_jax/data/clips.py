@@ -63,7 +63,7 @@ class DecodeClip(grain.transforms.RandomMap):
     self._canvas = canvas
 
   def random_map(self, element: Any, rng: np.random.Generator) -> Any:
-    """Arrays of the modalities, their masks, and the label."""
+    """Arrays of the modalities, their masks, and the label or target."""
     media, made = media_of(element), {}
     if self._shape.audio is not None:
       made |= _audio(media, self._shape.audio)
@@ -76,8 +76,9 @@ class DecodeClip(grain.transforms.RandomMap):
       or name.removesuffix("_mask") in self._shape.masked
     }
     label = np.asarray(element["label"])
-    is_class = np.issubdtype(label.dtype, np.integer)
-    return kept | {"label": label.astype(np.int32 if is_class else np.float32)}
+    if np.issubdtype(label.dtype, np.integer):
+      return kept | {"label": label.astype(np.int32)}
+    return kept | {"target": label.astype(np.float32)}
 
   def _visual(
     self,

@@ -91,14 +91,27 @@ def load(config: Any) -> Dataset:
   _check_splits(splits, config, folder)
   _check_width(records["train"][0], shape, folder)
   names = tuple(report["class_names"])
-  return Dataset(splits, names, f"{report['note']}; {folder / REPORT_FILE}")
+  note = f"{report['note']}; {folder / REPORT_FILE}"
+  return Dataset(splits, names, note, config.data.sentiment and not names)
 
 
-def pin_classes(config: Any) -> None:
-  """Writes the data's number of classes into a config that leaves it open."""
+def pin_task(config: Any) -> None:
+  """Writes task and number of classes into a config that leaves them open.
+
+  Raises:
+    UserError: the config states another task than that of the data.
+  """
+  names = read_report(_folder(config.data))["class_names"]
+  task = "classification" if names else "regression"
+  if config.task not in (None, task):
+    raise UserError(
+      f"config.task is {config.task!r} but the labels in "
+      f"{config.data.data_dir} are {'classes' if names else 'numbers'}; leave "
+      "it out, or prepare the clips with other labels"
+    )
+  config.task = task
   if config.num_classes is None:
-    names = read_report(_folder(config.data))["class_names"]
-    config.num_classes = len(names)
+    config.num_classes = max(len(names), 1)
 
 
 def _folder(data: Any) -> Path:

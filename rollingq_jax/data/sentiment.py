@@ -48,11 +48,16 @@ def sentiment_classes(sentiment: np.ndarray, num_classes: int) -> np.ndarray:
 def sentiment_targets(
   sentiment: np.ndarray, num_classes: int
 ) -> dict[str, np.ndarray]:
-  """What a sample has of it: `label`, its class, and `target`, itself."""
-  return {
-    "label": sentiment_classes(sentiment, num_classes),
-    "target": sentiment.astype(np.float32),
-  }
+  """What a sample has of it: `target`, itself, and `label`, its class.
+
+  Args:
+    sentiment: in [-3, 3].
+    num_classes: 0 for no label.
+  """
+  target = {"target": sentiment.astype(np.float32)}
+  if not num_classes:
+    return target
+  return target | {"label": sentiment_classes(sentiment, num_classes)}
 
 
 def find_out_of_range(sentiment: np.ndarray) -> int | None:

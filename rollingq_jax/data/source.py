@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 import grain
 import numpy as np
 
+from rollingq_jax.data.sentiment import find_out_of_range
 from rollingq_jax.errors import UserError
 
 # Arrays and NumPy scalars by name.
@@ -31,7 +32,7 @@ class Source(Protocol):
 
   @property
   def labels(self) -> np.ndarray:
-    """Class ids of all samples."""
+    """Class ids of all samples; in a regression their targets, floats."""
     ...
 
   @property
@@ -58,7 +59,7 @@ class ArraySource:
     self._arrays = arrays
 
   def __len__(self) -> int:
-    return len(self._arrays["label"])
+    return len(self.labels)
 
   def __getitem__(self, index: SupportsIndex) -> Element:
     return {name: values[index] for name, values in self._arrays.items()}
@@ -70,8 +71,8 @@ class ArraySource:
 
   @property
   def labels(self) -> np.ndarray:
-    """Class ids of all samples."""
-    return self._arrays["label"]
+    """Class ids of all samples, or targets where there are no classes."""
+    return self._arrays["label" if "label" in self._arrays else "target"]
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -97,19 +98,33 @@ class Dataset(NamedTuple):
 
   A sample is a dict: one float32 array per modality, optionally
   `<modality>_mask` (True where time steps or frames are real), and `label`,
-  an int32 class id. `target` is a number beside it that the class was made of.
+  an int32 class id. In a regression it has `target` instead, a float32 number;
+  beside a class, that is the number which the class was made of.
   """
 
   splits: Mapping[str, Source]
+  # () in a regression.
   class_names: tuple[str, ...]
   # What a reader of any result on this data must know.
   note: str
+  # Whether `target` is a sentiment in [-3, 3].
+  is_sentiment: bool = False
 
 
 def check_dataset(
-  dataset: Dataset, modalities: tuple[str, ...], num_classes: int
+  dataset: Dataset,
+  modalities: tuple[str, ...],
+  num_classes: int,
+  task: str = "classification",
 ) -> None:
-  """Raises UserError on an empty split, a missing modality, a wild label."""
+  """Raises UserError on an empty split, a missing modality, a wild label.
+
+  Args:
+    dataset: to check.
+    modalities: that each split must have.
+    num_classes: 1 in a regression.
+    task: classification or regression.
+  """
   for name, source in dataset.splits.items():
     if not len(source):
       raise UserError(f"the {name} split is empty; check config.data")
@@ -120,9 +135,35 @@ def check_dataset(
         f"{', '.join(source.modalities)}"
       )
   labels = np.concatenate([s.labels for s in dataset.splits.values()])
-  if labels.min() < 0 or labels.max() >= num_classes:
+  has_numbers = labels.dtype.kind == "f"
+  if has_numbers != (task == "regression"):
+    raise UserError(
+      f"config.task is {task!r} but the labels of the data are "
+      f"{'numbers' if has_numbers else 'classes'}; set config.task to "
+      f"{'regression' if has_numbers else 'classification'}"
+    )
+  if has_numbers:
+    _check_targets(dataset)
+  elif labels.min() < 0 or labels.max() >= num_classes:
     raise UserError(
       f"labels run from {labels.min()} to {labels.max()} but "
       f"config.num_classes is {num_classes}; expected labels in "
       f"[0, {num_classes})"
     )
+
+
+def _check_targets(dataset: Dataset) -> None:
+  for name, source in dataset.splits.items():
+    targets = source.labels.astype(np.float32)
+    if not np.isfinite(targets).all():
+      row = int(np.argmin(np.isfinite(targets)))
+      raise UserError(
+        f"the target of sample {row} of the {name} split is "
+        f"{source.labels[row]}; expected finite numbers of 32 bits"
+      )
+    row = find_out_of_range(targets) if dataset.is_sentiment else None
+    if row is not None:
+      raise UserError(
+        f"the target of sample {row} of the {name} split is {targets[row]}; "
+        "expected sentiment from -3 to 3, or config.data.sentiment=False"
+      )

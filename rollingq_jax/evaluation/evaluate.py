@@ -1,30 +1,33 @@
-"""Evaluation of a classifier over batches; every sample counts once."""
+"""Evaluation of a model over batches; every sample counts once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import jax
-from jaxtyping import Array
 
-from rollingq_jax.evaluation.metrics import Sums, add, batch_sums, summarise
+from rollingq_jax.evaluation.classification import CLASSIFICATION
+from rollingq_jax.evaluation.metrics import add, batch_sums, summarise
+from rollingq_jax.evaluation.task import Batch, Sums, Task
 
-Batch = dict[str, Array]
 EvalStep = Callable[[Any, Batch], Sums]
 # The same, as `jax.jit` gives it.
 JittedEvalStep: TypeAlias = jax.stages.Wrapped
 
 
-def make_eval_step(apply_fn: Callable[..., Any]) -> JittedEvalStep:
+def make_eval_step(
+  apply_fn: Callable[..., Any], task: Task = CLASSIFICATION
+) -> JittedEvalStep:
   """Jitted (variables, batch) -> sums of metrics, in evaluation mode.
 
   Args:
     apply_fn: (variables, batch, train) -> `ClassifierOutput`.
+    task: whose metrics they are.
   """
 
   @jax.jit
   def eval_step(variables: Any, batch: Batch) -> Sums:
     output: Any = apply_fn(variables, batch, train=False)
-    return batch_sums(output, batch)
+    return batch_sums(output, batch, task)
 
   return eval_step
 
@@ -34,14 +37,16 @@ def evaluate(
   variables: Any,
   batches: Iterable[Batch],
   streams: Sequence[str],
+  task: Task = CLASSIFICATION,
 ) -> dict[str, float]:
   """Metrics over all batches; see `summarise` for their names.
 
   Args:
     eval_step: from `make_eval_step`.
     variables: collections of the model.
-    batches: on the devices, each with `label` and `mask`.
+    batches: on the devices, each with `mask` and what the task needs.
     streams: what AIR is of, in the model's order: its modalities, as a rule.
+    task: that of the step.
 
   Raises:
     ValueError: no batches.
@@ -52,4 +57,4 @@ def evaluate(
     sums = add(sums, jax.device_get(batch_sum))
   if sums is None:
     raise ValueError("evaluate: no batches")
-  return summarise(sums, streams)
+  return summarise(sums, streams, task)

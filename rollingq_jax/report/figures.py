@@ -12,7 +12,7 @@ INK = "#333333"
 
 
 def draw_curves(workdir: Path) -> Path:
-  """Draws loss, accuracy, AIR with rotations marked, and attention share.
+  """Draws loss, score, AIR with rotations marked, and attention share.
 
   Returns:
     Path of the PNG, `report/curves.png` in the workdir.
@@ -20,7 +20,7 @@ def draw_curves(workdir: Path) -> Path:
   run = read_run(workdir)
   figure, axes = _plt().subplots(2, 2, figsize=(10, 6.5), sharex=True)
   _draw_loss(axes[0, 0], run)
-  _draw_accuracy(axes[0, 1], run)
+  _draw_score(axes[0, 1], run)
   _draw_by_modality(axes[1, 0], run, "air", "attention imbalance rate")
   _draw_by_modality(axes[1, 1], run, "share", "attention share")
   _draw_threshold(axes[1, 0], run)
@@ -67,10 +67,10 @@ def _draw_loss(axis: Any, run: RunFiles) -> None:
   axis.set_ylim(bottom=0)
 
 
-def _draw_accuracy(axis: Any, run: RunFiles) -> None:
-  axis.plot(*_series(run, "train", "accuracy"), color=INK, label="training")
+def _draw_score(axis: Any, run: RunFiles) -> None:
+  axis.plot(*_series(run, "train", run.score), color=INK, label="training")
   axis.plot(
-    *_series(run, "validation", "accuracy"),
+    *_series(run, "validation", run.score),
     color=INK,
     linestyle="--",
     label=run.selection,
@@ -78,8 +78,9 @@ def _draw_accuracy(axis: Any, run: RunFiles) -> None:
   for name, colour in zip(run.modalities, COLOURS, strict=False):
     epochs, values = _series(run, "validation", f"probe/{name}")
     axis.plot(epochs, values, color=colour, lw=1, label=f"probe on {name}")
-  axis.set_title("accuracy")
-  axis.set_ylim(0, 1)
+  is_share = run.score == "accuracy"
+  axis.set_title("accuracy" if is_share else "mean absolute error")
+  axis.set_ylim(0, 1 if is_share else None)
 
 
 def _draw_by_modality(axis: Any, run: RunFiles, name: str, title: str) -> None:

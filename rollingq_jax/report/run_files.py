@@ -31,6 +31,13 @@ class RunFiles(NamedTuple):
     return self.config["evaluation"]["selection_split"]
 
   @property
+  def score(self) -> str:
+    """Metric that an epoch is chosen by: accuracy, or mae in a regression."""
+    # Configs of before there were regressions have no task.
+    is_regression = self.config.get("task") == "regression"
+    return "mae" if is_regression else "accuracy"
+
+  @property
   def rotations(self) -> list[Line]:
     """Windows after which at least one head was rolled."""
     return [line for line in self.windows if any(line["rolled"])]

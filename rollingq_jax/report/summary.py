@@ -8,6 +8,23 @@ from rich.table import Table
 from rollingq_jax.errors import UserError
 from rollingq_jax.report.run_files import Line, RunFiles, extra_noise, read_run
 
+# Metrics of the test split by what the table calls them.
+SHARES = {
+  "accuracy": "accuracy",
+  "macro_f1": "macro F1",
+  "acc2_non_negative": "Acc-2, negative / non-negative",
+  "weighted_f1_non_negative": "weighted F1 of these two",
+  "acc2_positive_without_zeros": "Acc-2, positive / negative, targets of 0 out",
+  "weighted_f1_positive_without_zeros": "weighted F1 of these two, without 0",
+  "acc3_cut_at_half": "Acc-3, cuts at -.5 and .5",
+  "acc7_clipped_rounded": "Acc-7, clipped to [-3, 3] and rounded",
+}
+NUMBERS = {
+  "mae": "mean absolute error",
+  "mse": "mean squared error",
+  "pearson": "correlation with the target",
+}
+
 
 def print_summary(workdir: Path, console: Console | None = None) -> None:
   """Prints what RollingQ changed and the test split's results."""
@@ -34,14 +51,14 @@ def rolling_table(run: RunFiles) -> Table:
     table.add_row(
       f"rotation {number}, after epoch {window['epoch'] + 1}",
       *_window_cells(window, first, layers),
-      _percent(_validation_before(run, window["step"])),
+      _score(run, _validation_before(run, window["step"])),
       f"{_mean(window['angle']):.2f} rad",
     )
   for window in run.windows[-len(layers) :]:
     table.add_row(
       "end of training",
       *_window_cells(window, first, layers),
-      _percent(run.metrics["validation"][-1]),
+      _score(run, run.metrics["validation"][-1]),
       "",
       style="bold",
     )
@@ -66,7 +83,7 @@ def _layers(run: RunFiles) -> dict[str, str]:
 
 
 def test_table(run: RunFiles) -> Table:
-  """Metrics on test, and accuracy with more noise on one modality."""
+  """Metrics on test, and the score with more noise on one modality."""
   plain, *noisy = run.metrics["test"]
   table = Table(
     title=f"Test split ({', '.join(_what_was_tested(run))})",
@@ -75,18 +92,22 @@ def test_table(run: RunFiles) -> Table:
   )
   table.add_column()
   table.add_column(justify="right")
-  table.add_row("accuracy", _percent(plain))
-  table.add_row("macro F1", f"{100 * plain['macro_f1']:.1f} %")
+  labels = NUMBERS | SHARES
+  for name, label in labels.items():
+    # What is not defined on the split is not there, or null.
+    if plain.get(name) is not None:
+      table.add_row(label, _text(name, plain[name]))
   for name in run.modalities:
     # A single modality has no probe besides its own head.
     if f"probe/{name}" in plain:
-      table.add_row(f"probe on {name}", _percent(plain, f"probe/{name}"))
+      table.add_row(f"probe on {name}", _score(run, plain, f"probe/{name}"))
   first = run.modalities[0]
   if f"air/{first}" in plain:
     _add_attention_rows(table, plain, first)
   for line in noisy:
     (name, level), *_ = extra_noise(line).items()
-    table.add_row(f"accuracy, {name} with noise {level:g}", _percent(line))
+    label = f"{labels[run.score]}, {name} with noise {level:g}"
+    table.add_row(label, _score(run, line))
   return table
 
 
@@ -115,8 +136,13 @@ def _validation_before(run: RunFiles, step: int) -> Line | None:
   return earlier[-1] if earlier else None
 
 
-def _percent(line: Line | None, name: str = "accuracy") -> str:
-  return f"{100 * line[name]:.1f} %" if line else ""
+def _score(run: RunFiles, line: Line | None, name: str = "") -> str:
+  """The run's score of a line, or another value of the same kind."""
+  return _text(run.score, line[name or run.score]) if line else ""
+
+
+def _text(name: str, value: float) -> str:
+  return f"{100 * value:.1f} %" if name in SHARES else f"{value:.3f}"
 
 
 def _mean(values: list[float]) -> float:

@@ -61,7 +61,8 @@ def signals_of(
   return Signals(
     features={name: t.values[:, 0] for name, t in output.tokens.items()},
     logits=output.modality_logits or {},
-    labels=batch["label"],
+    # No method takes a regression, which has none.
+    labels=batch.get("label", jax.numpy.zeros(0, jax.numpy.int32)),
     mask=batch["mask"],
     epoch=epoch,
   )

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import grain
 import jax
@@ -14,14 +13,15 @@ from orbax.checkpoint import checkpoint_managers as policies
 from rollingq_jax.errors import UserError
 from rollingq_jax.training.state import TrainState
 
-SELECTION_METRIC = "accuracy"
+# Metrics of the selection split -> what is larger the better they are.
+Rank = Callable[[Mapping[str, float]], float]
 
 
 class Checkpoints:
   """The folder `checkpoints/` of a workdir.
 
   Keeps the newest `max_to_keep` checkpoints and the one that is best by
-  validation accuracy. Saving runs in the background; use as a context
+  the selection split. Saving runs in the background; use as a context
   manager, so that the last one is complete. A checkpoint that cannot be read
   is moved to `checkpoints_unreadable/`.
 
@@ -29,10 +29,15 @@ class Checkpoints:
     workdir: folder of the run.
     max_to_keep: newest checkpoints to keep.
     say: gets a line for each unreadable checkpoint.
+    rank: of the metrics that are saved; the best has the largest.
   """
 
   def __init__(
-    self, workdir: Path, max_to_keep: int, say: Callable[[str], None]
+    self,
+    workdir: Path,
+    max_to_keep: int,
+    say: Callable[[str], None],
+    rank: Rank,
   ):
     self._directory = workdir.absolute() / "checkpoints"
     self._unreadable = workdir.absolute() / "checkpoints_unreadable"
@@ -45,14 +50,14 @@ class Checkpoints:
       [
         policies.LatestN(max_to_keep),
         policies.BestN(
-          get_metric_fn=_selection,
+          get_metric_fn=rank,
           n=1,
           keep_checkpoints_without_metrics=False,
         ),
       ]
     )
     options = ocp.CheckpointManagerOptions(
-      best_fn=_selection,
+      best_fn=rank,
       preservation_policy=policy,
       create=True,
       # What a kill left of a checkpoint in the making.
@@ -72,7 +77,7 @@ class Checkpoints:
     iterator: grain.DatasetIterator,
     metrics: dict[str, float] | None = None,
   ) -> None:
-    """Saves, unless this step is there; `metrics` of the validation split."""
+    """Saves, unless this step is there; `metrics` of the selection split."""
     step = int(state.step)
     if step in self._manager.all_steps():
       return
@@ -121,7 +126,7 @@ class Checkpoints:
     return None
 
   def restore_best(self, like: TrainState) -> TrainState:
-    """The state that was best on the validation split."""
+    """The state that was best on the selection split."""
     self.wait()
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     step = self._manager.best_step()
@@ -166,10 +171,6 @@ def _metadata_error(folder: Path) -> Exception | None:
     except (OSError, ValueError) as error:
       return error
   return None
-
-
-def _selection(metrics: Any) -> float:
-  return metrics[SELECTION_METRIC]
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.evaluation.regression import LOSSES
 from rollingq_jax.models.build import (
   ATTENDING,
   ENCODERS,
@@ -14,6 +15,7 @@ from rollingq_jax.models.build import (
 )
 from rollingq_jax.pretrained.load import FORMATS
 from rollingq_jax.training.balancing import METHODS, SCOPES
+from rollingq_jax.training.tasks import TASKS
 
 # Parameters that the test split may be evaluated with.
 TESTED = ("last", "best")
@@ -38,6 +40,8 @@ CHECKS: dict[str, Check] = {
     (lambda x: len(x) > 0 and len(set(x)) == len(x)),
     "at least one modality, none of them twice",
   ),
+  "task": one_of(*TASKS),
+  "regression_loss": one_of(*LOSSES),
   "batch_size": at_least(1),
   "total_epochs": at_least(1),
   "check_every_steps": at_least(1),
@@ -129,6 +133,8 @@ def check_config(config: Any) -> None:
     _check(path, _get(config, path), check)
   for name in config.modalities:
     _check_encoder(config.model, name)
+  if config.task == "regression":
+    _check_regression(config)
   _check_heads(config.model)
   _check_known(config, "pretrained.modalities", config.pretrained.modalities)
   condition = config.model.condition
@@ -166,6 +172,21 @@ def _check_known(config: Any, path: str, names: Sequence[str]) -> None:
         f"config.{path} names {name!r}; expected one of config.modalities "
         f"{', '.join(config.modalities)}"
       )
+
+
+def _check_regression(config: Any) -> None:
+  if config.num_classes != 1:
+    raise UserError(
+      f"config.task is 'regression' but config.num_classes is "
+      f"{config.num_classes}; a number has one output: "
+      "--config.num_classes=1"
+    )
+  if config.balance.name != "none":
+    raise UserError(
+      f"config.balance.name is {config.balance.name!r}, whose scores are the "
+      "probabilities of classes, but config.task is 'regression'; use "
+      "--config.balance.name=none"
+    )
 
 
 def _check_heads(model: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from rollingq_jax.evaluation import Task
 from rollingq_jax.evaluation.metrics import mean_air
 from rollingq_jax.rolling import RollingQInfo
 from rollingq_jax.training.run import Run
@@ -31,31 +32,34 @@ def epoch_line(
   total_epochs: int,
   trained: dict[str, float],
   validation: dict[str, float],
+  task: Task,
   modalities: tuple[str, ...],
   rotations: int,
   selection: str = "validation",
 ) -> str:
-  """One line an epoch: loss, accuracy, probes, AIR, share, rolled or not.
+  """One line an epoch: loss, score, probes, AIR, share, rolled or not.
 
   Args:
     epoch: counted from 0; shown from 1.
     total_epochs: epochs of the run.
     trained: metrics over the epoch's training batches.
     validation: metrics of the selection split at its end.
+    task: whose score is shown, an accuracy in per cent.
     modalities: in the model's order; AIR and share are those of the first.
     rotations: heads rolled at the end of this epoch.
     selection: name of the selection split.
   """
   first = modalities[0]
+  unit = " %" if task.score_name == "accuracy" else f" {task.score_name}"
   probes = " ".join(
-    f"{name} {100 * validation[f'probe/{name}']:4.1f}"
+    f"{name} {_score_text(task, validation[f'probe/{name}'])}"
     for name in modalities
     if f"probe/{name}" in validation
   )
   parts = [
     f"epoch {epoch + 1:3d}/{total_epochs}",
     f"loss {trained['loss']:6.3f}",
-    f"{selection} {100 * validation['accuracy']:4.1f} %",
+    f"{selection} {_score_text(task, validation[task.score_name])}{unit}",
     *([f"probes {probes}"] if probes else []),
   ]
   if f"air/{first}" in trained:
@@ -68,15 +72,20 @@ def epoch_line(
   return " | ".join(parts)
 
 
+def _score_text(task: Task, value: float) -> str:
+  is_share = task.score_name == "accuracy"
+  return f"{100 * value:4.1f}" if is_share else f"{value:.3f}"
+
+
 def train_metrics(
-  state: TrainState, streams: tuple[str, ...]
+  state: TrainState, streams: tuple[str, ...], task: Task
 ) -> dict[str, float]:
   """Metrics over the training batches of the open epoch."""
   sums = jax.device_get(state.epoch_sums)
   count = float(sums["count"])
   metrics = {
     "loss": float(sums["loss"]) / count,
-    "accuracy": float(sums["correct"]) / count,
+    task.score_name: float(sums["score"]) / count,
   }
   if any(shares.any() for shares in sums["share"].values()):
     air = mean_air(

@@ -71,7 +71,7 @@ def train_and_evaluate(
   iterator = iter(prefetched(run.batches, config))
   lines: list[str] = []
   keep = config.checkpoint.max_to_keep
-  with Checkpoints(workdir, keep, lines.append) as checkpoints:
+  with Checkpoints(workdir, keep, lines.append, run.task.rank) as checkpoints:
     restored = checkpoints.restore_latest(state, iterator)
     state = state if restored is None else restored
     first = int(state.step)
@@ -156,7 +156,7 @@ def end_epoch(
   """Validates, writes the epoch's lines, saves a checkpoint."""
   check_finite(state, outputs.checkpoints)
   config, epoch = run.config, step // run.steps_per_epoch - 1
-  trained = train_metrics(state, run.streams)
+  trained = train_metrics(state, run.streams, run.task)
   selection = config.evaluation.selection_split
   validation = evaluate_split(run, state, selection)
   outputs.log.metrics(step, epoch, "train", trained)
@@ -167,6 +167,7 @@ def end_epoch(
       config.total_epochs,
       trained,
       validation,
+      run.task,
       tuple(config.modalities),
       int(state.epoch_sums["rotations"]),
       selection,
@@ -174,9 +175,8 @@ def end_epoch(
   )
   state = observe_balance(run, state, epoch)
   state = _replace(state, epoch_sums=zero_sums(run.streams, run.num_layers))
-  outputs.checkpoints.save(
-    state, iterator, {"accuracy": validation["accuracy"]}
-  )
+  score = run.task.score_name
+  outputs.checkpoints.save(state, iterator, {score: validation[score]})
   return state
 
 

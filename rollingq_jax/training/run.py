@@ -18,7 +18,7 @@ from rollingq_jax.data import (
 )
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.data.source import Source
-from rollingq_jax.evaluation import evaluate, make_eval_step
+from rollingq_jax.evaluation import Task, evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import JittedEvalStep
 from rollingq_jax.models import (
   MultimodalClassifier,
@@ -33,6 +33,7 @@ from rollingq_jax.training.optimizer import make_optimizer, make_schedule
 from rollingq_jax.training.sharding import make_mesh, put_batch
 from rollingq_jax.training.state import TrainState, init_state, with_variables
 from rollingq_jax.training.step import TrainStep, make_train_step
+from rollingq_jax.training.tasks import make_task
 from rollingq_jax.training.windows import (
   SecondPass,
   WindowPlan,
@@ -46,6 +47,8 @@ class Run(NamedTuple):
 
   config: Any
   dataset: Dataset
+  # What is learnt, and the metrics of it.
+  task: Task
   mesh: Mesh
   batches: grain.MapDataset
   steps_per_epoch: int
@@ -129,6 +132,7 @@ def make_run(
   tx = make_optimizer(config.optimizer, schedule)
   model = build_model(config)
   balance = make_balance(config)
+  task = make_task(config, dataset)
   streams, num_layers = pooled_streams(config), pooling_layers(config.model)
   batch = put_batch(_first(batches) if example is None else example, mesh)
   state = init_state(
@@ -146,6 +150,7 @@ def make_run(
   run = Run(
     config=config,
     dataset=dataset,
+    task=task,
     mesh=mesh,
     batches=batches,
     steps_per_epoch=steps_per_epoch,
@@ -157,8 +162,10 @@ def make_run(
     tx=tx,
     notes=notes,
     balance=balance,
-    train_step=make_train_step(model, tx, shardings, balance, steps_per_epoch),
-    eval_step=make_eval_step(model.apply),
+    train_step=make_train_step(
+      model, tx, shardings, balance, steps_per_epoch, task
+    ),
+    eval_step=make_eval_step(model.apply, task),
     second_pass=make_second_pass(model, config.rollingq.mean_over),
     observe=make_observe(model, balance),
   )
@@ -197,6 +204,7 @@ def evaluate_split(
     state.variables,
     on_device(run, batches),
     run.streams,
+    run.task,
   )
 
 

@@ -66,7 +66,7 @@ def zero_sums(streams: tuple[str, ...], num_layers: int = 1) -> dict[str, Any]:
   shapes = {
     "count": (),
     "loss": (),
-    "correct": (),
+    "score": (),
     "cosine": (len(streams),),
     "cosine_count": (len(streams),),
   }

@@ -11,7 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from rollingq_jax.balance import Balance
-from rollingq_jax.evaluation.metrics import cosine_sums, cross_entropy
+from rollingq_jax.evaluation import CLASSIFICATION, Task
+from rollingq_jax.evaluation.metrics import cosine_sums
 from rollingq_jax.models.classifier import ClassifierOutput
 from rollingq_jax.training.balancing import modulate, signals_of
 from rollingq_jax.training.state import TrainState
@@ -21,8 +22,10 @@ Batch = dict[str, Array]
 TrainStep: TypeAlias = jax.stages.Wrapped
 
 
-def total_loss(output: ClassifierOutput, batch: Batch) -> Float[Array, ""]:
-  """Cross entropy of the fusion plus those of every probe and own logits.
+def total_loss(
+  output: ClassifierOutput, batch: Batch, task: Task = CLASSIFICATION
+) -> Float[Array, ""]:
+  """The task's loss of the fusion plus those of every probe and own logits.
 
   A modality's own logits count where a sample has it.
   """
@@ -32,7 +35,7 @@ def total_loss(output: ClassifierOutput, batch: Batch) -> Float[Array, ""]:
     (x.astype(jnp.float32), mask & output.tokens[name].mask[:, 0])
     for name, x in (output.own_logits or {}).items()
   ]
-  losses = [cross_entropy(x, batch["label"], m) for x, m in terms]
+  losses = [task.loss(x, batch, m) for x, m in terms]
   return jnp.sum(jnp.stack(losses))
 
 
@@ -42,6 +45,7 @@ def make_train_step(
   shardings: TrainState,
   balance: Balance,
   steps_per_epoch: int,
+  task: Task = CLASSIFICATION,
 ) -> TrainStep:
   """Jitted (state, batch) -> state; the old state is donated.
 
@@ -51,6 +55,7 @@ def make_train_step(
     shardings: of every leaf of the state; they are kept.
     balance: adds to the loss and modulates the encoders' gradients.
     steps_per_epoch: to know the epoch.
+    task: whose loss is minimised.
   """
 
   @partial(jax.jit, donate_argnums=0, out_shardings=shardings)
@@ -67,7 +72,7 @@ def make_train_step(
         mutable=["batch_stats", "rollingq"],
       )
       extra = balance.loss(state.balance, signals_of(output, batch, epoch))
-      return total_loss(output, batch) + extra, (output, updates)
+      return total_loss(output, batch, task) + extra, (output, updates)
 
     grads, loss, (output, updates) = _gradients(loss_fn, state.params)
     signals = signals_of(output, batch, epoch)
@@ -75,7 +80,8 @@ def make_train_step(
     # optax raises floats to the power of its integer count.
     with jax.numpy_dtype_promotion("standard"):
       deltas, opt_state = tx.update(grads, state.opt_state, state.params)
-    add = partial(_add_sums, loss=loss, output=output, batch=batch)
+    score = task.score(output.logits, batch)
+    add = partial(_add_sums, loss=loss, score=score, output=output, batch=batch)
     return state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, deltas),
@@ -98,18 +104,18 @@ def _add_sums(
   step: Int[Array, ""],
   *,
   loss: Float[Array, ""],
+  score: Float[Array, " b"],
   output: ClassifierOutput,
   batch: Batch,
 ) -> dict[str, Any]:
   """Adds the batch of a step, counted from 1; its real samples are weighed."""
   mask = batch["mask"].astype(jnp.float32)
   count = jnp.sum(mask)
-  correct = output.logits.argmax(-1) == batch["label"]
   is_first_bad = ~jnp.isfinite(loss) & (sums["bad_step"] < 0)
   new = {
     "count": sums["count"] + count,
     "loss": sums["loss"] + loss * count,
-    "correct": sums["correct"] + jnp.sum(mask * correct.astype(jnp.float32)),
+    "score": sums["score"] + jnp.sum(jnp.where(batch["mask"], score, 0.0)),
     "bad_step": jnp.where(is_first_bad, step, sums["bad_step"]),
   }
   if output.aux is not None:

@@ -7,13 +7,15 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from rollingq_jax.evaluation import evaluate, make_eval_step, summarise
-from rollingq_jax.evaluation.metrics import (
-  add,
+from rollingq_jax.evaluation import (
   batch_sums,
   cross_entropy,
-  macro_f1,
+  evaluate,
+  make_eval_step,
+  summarise,
 )
+from rollingq_jax.evaluation.confusion import macro_f1
+from rollingq_jax.evaluation.metrics import add
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.models.classifier import ClassifierOutput
 from rollingq_jax.rolling import attention_imbalance_rate, cosine

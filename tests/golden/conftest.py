@@ -156,7 +156,7 @@ class Reference:
   @functools.cache  # noqa: B019
   def run(self, rotated: bool = False) -> tuple[Any, Any, Any]:
     """Output, losses by head, and gradients of their sum in their layout."""
-    from rollingq_jax.evaluation.metrics import cross_entropy
+    from rollingq_jax.evaluation import cross_entropy
     from rollingq_jax.training.step import total_loss
 
     rotation = {"fusion_module.rotate": self["rot/R"]} if rotated else {}

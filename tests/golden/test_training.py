@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rollingq_jax.data import Dataset
-from rollingq_jax.evaluation.metrics import cross_entropy
+from rollingq_jax.evaluation import cross_entropy
 from rollingq_jax.models import build_model
 from rollingq_jax.pretrained.load import convert
 from rollingq_jax.pretrained.rules import flat_template

@@ -7,6 +7,7 @@ import pytest
 
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.errors import UserError
+from rollingq_jax.evaluation import CLASSIFICATION
 from rollingq_jax.training.checkpoint import Checkpoints
 from rollingq_jax.training.console import Screen
 from rollingq_jax.training.logs import RunLog
@@ -23,7 +24,7 @@ WINDOW = 20
 def outputs(tmp_path, small_config):
   """Real outputs into a folder of the test."""
   with (
-    Checkpoints(tmp_path, 1, print) as checkpoints,
+    Checkpoints(tmp_path, 1, print, CLASSIFICATION.rank) as checkpoints,
     RunLog(tmp_path, 0) as log,
     Screen(STEPS, 0) as screen,
   ):

@@ -36,5 +36,7 @@ def load_dataset(config: Any) -> Dataset:
       "random numbers)"
     )
   dataset = loaders[config.data.name](config)
-  check_dataset(dataset, tuple(config.modalities), config.num_classes)
+  check_dataset(
+    dataset, tuple(config.modalities), config.num_classes, config.task
+  )
   return dataset

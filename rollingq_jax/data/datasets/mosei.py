@@ -50,18 +50,19 @@ def load(config: Any) -> Dataset:
   before the first or after the last one that has a feature other than 0; a
   sample without a real step lacks the modality. With masks a sample is moved to
   the front, all modalities alike where they are aligned. `target` is the
-  sentiment, the label its class (see `sentiment_classes`).
-  `config.data.num_frames` keeps the last steps of a sample.
+  sentiment, the label its class (see `sentiment_classes`), unless `config.task`
+  is regression. `config.data.num_frames` keeps the last steps of a sample.
 
   Raises:
     UserError: no such file, a damaged one, or one of another layout.
   """
   refuse_speakers(config)
-  names = name_classes(config.num_classes)
+  is_regression = config.task == "regression"
+  names = () if is_regression else name_classes(config.num_classes)
   path = _find(config.data.data_dir, config.data.aligned)
   parts = _read(path, config.data.aligned)
   arrays = {
-    split: sentiment_targets(part["labels"].reshape(-1), config.num_classes)
+    split: sentiment_targets(part["labels"].reshape(-1), len(names))
     for split, part in parts.items()
   }
   notes = [f"mosei is {path.name} with its own splits"]
@@ -85,7 +86,7 @@ def load(config: Any) -> Dataset:
   videos = {split: _videos(part.get("id")) for split, part in parts.items()}
   note = "; ".join([*notes, describe_videos(videos)])
   splits = {split: ArraySource(rows) for split, rows in arrays.items()}
-  return Dataset(splits, names, note)
+  return Dataset(splits, names, note, is_sentiment=True)
 
 
 def refuse_speakers(config: Any) -> None:

@@ -1,8 +1,9 @@
 """CMU-MOSI: opinions on film, one vector of each modality an utterance.
 
 `mosi_utterances.npz` holds a row an utterance: `text`, `audio` and `video`
-[n, width], `label_binary` and `split` [n] of 0 and 1, `video_id` [n]. Splits
-are by video, so that no recording is in two of them.
+[n, width], `label_binary` and `split` [n] of 0 and 1, `video_id` [n], and
+`sentiment` [n] in [-3, 3], NaN where nobody knows it, which a regression alone
+needs. Splits are by video, so that no recording is in two of them.
 """
 
 import zipfile
@@ -15,15 +16,20 @@ import numpy as np
 from rollingq_jax.data.source import ArraySource, Dataset
 from rollingq_jax.errors import UserError
 
+Arrays = dict[str, np.ndarray]
+# Number of axes and kinds of dtype of each array.
+Layout = dict[str, tuple[int, str]]
+
 FILE = "mosi_utterances.npz"
 # The file's array of each modality.
 FEATURES = {"text": "text", "audio": "audio", "visual": "video"}
-# Number of axes and kinds of dtype of the arrays.
-LAYOUT = dict.fromkeys(FEATURES.values(), (2, "f")) | {
+LAYOUT: Layout = dict.fromkeys(FEATURES.values(), (2, "f")) | {
   "label_binary": (1, "biu"),
   "split": (1, "biu"),
   "video_id": (1, "U"),
 }
+# What a regression needs besides.
+TARGETS: Layout = {"sentiment": (1, "f")}
 KINDS = {"f": "floats", "biu": "whole numbers", "U": "text"}
 # What numpy raises for a file that is not a whole npz without pickles.
 UNREADABLE = (
@@ -61,18 +67,27 @@ def load(config: Any) -> Dataset:
       "config.data.speaker_disjoint needs to know the speakers, which mosi "
       "does not name; its splits share no video"
     )
-  arrays = _read(_find(config.data.data_dir))
+  is_regression = config.task == "regression"
+  layout = LAYOUT | (TARGETS if is_regression else {})
+  arrays, note = _read(_find(config.data.data_dir), layout), NOTE
+  if is_regression:
+    arrays, dropped = _with_sentiment(arrays)
+    note += f"; {dropped} utterances without a number are left out"
   rows = _split(arrays["video_id"], arrays["split"], config.seed)
   inputs = {
     modality: _standardised(arrays[name], rows["train"])[:, None]
     for modality, name in FEATURES.items()
   }
-  inputs["label"] = arrays["label_binary"].astype(np.int32)
+  if is_regression:
+    inputs["target"] = arrays["sentiment"].astype(np.float32)
+  else:
+    inputs["label"] = arrays["label_binary"].astype(np.int32)
   splits = {
     split: ArraySource({name: x[kept] for name, x in inputs.items()})
     for split, kept in rows.items()
   }
-  return Dataset(splits, CLASS_NAMES, NOTE)
+  names = () if is_regression else CLASS_NAMES
+  return Dataset(splits, names, note, is_sentiment=True)
 
 
 def _find(data_dir: str | None) -> Path:
@@ -88,36 +103,36 @@ def _find(data_dir: str | None) -> Path:
   return path
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path, layout: Layout) -> Arrays:
   """The arrays of the layout, checked."""
   try:
-    arrays = _load(path)
+    arrays = _load(path, layout)
   except UNREADABLE as error:
     raise UserError(
       f"{path} cannot be read as an npz file without pickles: {error}; copy "
       "it anew"
     ) from error
-  for name in LAYOUT:
-    _check_array(path, name, arrays)
+  for name in layout:
+    _check_array(path, name, arrays, layout)
   _check_values(path, arrays)
   return arrays
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path, layout: Layout) -> Arrays:
   # numpy leaves a file open that it fails to read.
   with path.open("rb") as file:
     content = np.load(file, allow_pickle=False)
     if not isinstance(content, np.lib.npyio.NpzFile):
       raise ValueError("it holds a single array")
-    return {name: content[name] for name in LAYOUT if name in content}
+    return {name: content[name] for name in layout if name in content}
 
 
-def _check_array(path: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
+def _check_array(path: Path, name: str, arrays: Arrays, layout: Layout) -> None:
   if name not in arrays:
     raise UserError(
-      f"{path} has no array {name!r}; expected {', '.join(LAYOUT)}"
+      f"{path} has no array {name!r}; expected {', '.join(layout)}"
     )
-  array, (ndim, kinds) = arrays[name], LAYOUT[name]
+  array, (ndim, kinds) = arrays[name], layout[name]
   if array.ndim != ndim or array.dtype.kind not in kinds or 0 in array.shape:
     raise UserError(
       f"{name!r} of {path} is {array.dtype} of shape {array.shape}; expected "
@@ -131,7 +146,7 @@ def _check_array(path: Path, name: str, arrays: dict[str, np.ndarray]) -> None:
     )
 
 
-def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _check_values(path: Path, arrays: Arrays) -> None:
   for name in FEATURES.values():
     finite = np.isfinite(arrays[name]).all(axis=1)
     if not finite.all():
@@ -145,6 +160,13 @@ def _check_values(path: Path, arrays: dict[str, np.ndarray]) -> None:
         f"{name!r} of {path} runs from {arrays[name].min()} to "
         f"{arrays[name].max()}; expected 0 and 1"
       )
+
+
+def _with_sentiment(arrays: Arrays) -> tuple[Arrays, int]:
+  """The utterances whose sentiment is known, and how many others there are."""
+  known = np.isfinite(arrays["sentiment"])
+  kept = {name: values[known] for name, values in arrays.items()}
+  return kept, int(np.count_nonzero(~known))
 
 
 def _split(

@@ -11,7 +11,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def load(config: Any) -> Dataset:
-  """Standard normal inputs of `config.data.shapes`, labels in turn.
+  """Normal inputs of `config.data.shapes` and targets, or labels in turn.
 
   Raises:
     UserError: a modality without a shape.
@@ -26,7 +26,9 @@ def load(config: Any) -> Dataset:
     )
   rng = np.random.default_rng(config.seed)
   sources = {split: _source(config, rng) for split in SPLITS}
-  names = tuple(str(label) for label in range(config.num_classes))
+  is_regression = config.task == "regression"
+  count = 0 if is_regression else config.num_classes
+  names = tuple(str(label) for label in range(count))
   return Dataset(sources, names, "random numbers, no result means anything")
 
 
@@ -38,5 +40,8 @@ def _source(config: Any, rng: np.random.Generator) -> ArraySource:
     )
     for name in config.modalities
   }
+  if config.task == "regression":
+    targets = rng.standard_normal(size, dtype=np.float32)
+    return ArraySource(arrays | {"target": targets})
   labels = np.arange(size, dtype=np.int32) % config.num_classes
   return ArraySource(arrays | {"label": labels})
