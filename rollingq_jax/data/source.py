@@ -154,7 +154,8 @@ def check_dataset(
 
 def _check_targets(dataset: Dataset) -> None:
   for name, source in dataset.splits.items():
-    targets = source.labels.astype(np.float32)
+    with np.errstate(over="ignore"):
+      targets = source.labels.astype(np.float32)
     if not np.isfinite(targets).all():
       row = int(np.argmin(np.isfinite(targets)))
       raise UserError(

@@ -100,7 +100,8 @@ def test_table(run: RunFiles) -> Table:
   for name in run.modalities:
     # A single modality has no probe besides its own head.
     if f"probe/{name}" in plain:
-      table.add_row(f"probe on {name}", _score(run, plain, f"probe/{name}"))
+      label = f"{labels[run.score]}, probe on {name}"
+      table.add_row(label, _score(run, plain, f"probe/{name}"))
   first = run.modalities[0]
   if f"air/{first}" in plain:
     _add_attention_rows(table, plain, first)

@@ -49,8 +49,8 @@ def epoch_line(
     rotations: heads rolled at the end of this epoch.
     selection: name of the selection split.
   """
-  first = modalities[0]
-  unit = " %" if task.score_name == "accuracy" else f" {task.score_name}"
+  first, is_share = modalities[0], task.score_name == "accuracy"
+  score = _score_text(task, validation[task.score_name])
   probes = " ".join(
     f"{name} {_score_text(task, validation[f'probe/{name}'])}"
     for name in modalities
@@ -59,7 +59,7 @@ def epoch_line(
   parts = [
     f"epoch {epoch + 1:3d}/{total_epochs}",
     f"loss {trained['loss']:6.3f}",
-    f"{selection} {_score_text(task, validation[task.score_name])}{unit}",
+    f"{selection} {score} %" if is_share else f"{selection} MAE {score}",
     *([f"probes {probes}"] if probes else []),
   ]
   if f"air/{first}" in trained:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rollingq_jax.data.sentiment import find_out_of_range
 from rollingq_jax.data.source import ArraySource, Dataset
 from rollingq_jax.errors import UserError
 
@@ -69,10 +70,11 @@ def load(config: Any) -> Dataset:
     )
   is_regression = config.task == "regression"
   layout = LAYOUT | (TARGETS if is_regression else {})
-  arrays, note = _read(_find(config.data.data_dir), layout), NOTE
+  path, note = _find(config.data.data_dir), NOTE
+  arrays = _read(path, layout)
   if is_regression:
-    arrays, dropped = _with_sentiment(arrays)
-    note += f"; {dropped} utterances without a number are left out"
+    arrays, dropped = _with_sentiment(path, arrays)
+    note += f"; {dropped} utterances of unknown sentiment are left out"
   rows = _split(arrays["video_id"], arrays["split"], config.seed)
   inputs = {
     modality: _standardised(arrays[name], rows["train"])[:, None]
@@ -162,10 +164,16 @@ def _check_values(path: Path, arrays: Arrays) -> None:
       )
 
 
-def _with_sentiment(arrays: Arrays) -> tuple[Arrays, int]:
+def _with_sentiment(path: Path, arrays: Arrays) -> tuple[Arrays, int]:
   """The utterances whose sentiment is known, and how many others there are."""
-  known = np.isfinite(arrays["sentiment"])
+  known = ~np.isnan(arrays["sentiment"])
   kept = {name: values[known] for name, values in arrays.items()}
+  row = find_out_of_range(kept["sentiment"])
+  if row is not None:
+    raise UserError(
+      f"'sentiment' of {path} is {kept['sentiment'][row]} at "
+      f"{kept['video_id'][row]}; expected -3 to 3, or NaN where it is unknown"
+    )
   return kept, int(np.count_nonzero(~known))
 
 
