@@ -5,8 +5,9 @@
       --config.data.data_dir=data/mine
 
 The manifest's columns, and what preparing does: docs/data.md. The number of
-classes is the data's. A clip may lack its sound or its frames; the model then
-answers from the rest.
+classes is the data's, and so is the task: labels that are numbers make it a
+regression. A clip may lack its sound or its frames; the model then answers
+from the rest.
 
 Variants, joined by commas after a colon:
 

@@ -236,6 +236,18 @@ def test_the_table_has_means_and_standard_errors(tmp_path):
   ]
 
 
+def test_the_table_of_a_regression_has_errors(tmp_path):
+  system = systems.SYSTEMS[2]
+  folder = systems.folder_of(system, 0, tmp_path)
+  _finished_run(folder, 0.5)
+  text = (folder / "metrics.jsonl").read_text().replace("accuracy", "mae")
+  (folder / "metrics.jsonl").write_text(text)
+  (folder / "config.json").write_text('{"task": "regression"}')
+  head, _, row = systems.make_table((system,), 1, tmp_path).splitlines()
+  assert head.startswith("| system | mae | audio noise .5 |")
+  assert row.startswith("| sum | 0.500 | 0.250 |")
+
+
 def test_the_table_takes_the_place_of_the_old_one(tmp_path):
   page = tmp_path / "page.md"
   page.write_text(f"before\n{systems.BEGIN}\nold\n{systems.END}\nafter\n")

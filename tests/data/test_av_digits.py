@@ -272,3 +272,41 @@ def test_a_sound_data_set_passes_the_check():
 def test_unusable_data_is_refused(labels, modalities, message):
   with pytest.raises(UserError, match=message):
     check_dataset(_dataset(**labels), modalities, 2)
+
+
+def _targets(is_sentiment=False, **targets):
+  splits = {
+    name: ArraySource(
+      {"audio": np.zeros((len(x), 2, 1)), "target": np.array(x, np.float32)}
+    )
+    for name, x in targets.items()
+  }
+  return Dataset(splits, (), "", is_sentiment)
+
+
+def test_numbers_pass_the_check_of_a_regression():
+  for values in ([0.5, -100.0], [3.0, -3.0]):
+    dataset = _targets(train=values, is_sentiment=max(values) > 1)
+    check_dataset(dataset, ("audio",), 1, "regression")
+
+
+@pytest.mark.parametrize(
+  ("targets", "task", "message"),
+  [
+    ({"train": [0.5]}, "classification", "numbers; set .* to regression"),
+    (
+      {"train": [0.5], "test": [1.0, np.nan]},
+      "regression",
+      "sample 1 of the test split is nan; expected finite",
+    ),
+    ({"train": [-np.inf]}, "regression", "sample 0 .* is -inf"),
+    (
+      {"train": [3.0, 3.5], "is_sentiment": True},
+      "regression",
+      r"sample 1 .* is 3\.5; expected sentiment .*config\.data\.sentiment",
+    ),
+  ],
+)
+def test_unusable_targets_are_refused(targets, task, message):
+  with pytest.raises(UserError, match=message):
+    check_dataset(_targets(**targets), ("audio",), 1, task)

@@ -82,7 +82,9 @@ def load(config_of, tmp_path):
       (tmp_path / file).write_bytes(pickle.dumps(content, protocol))
     config = config_of(variant, **fields)
     dataset = mosei.load(config)
-    check_dataset(dataset, tuple(config.modalities), config.num_classes)
+    check_dataset(
+      dataset, tuple(config.modalities), config.num_classes, config.task
+    )
     return dataset
 
   return load
@@ -111,6 +113,19 @@ def test_each_sample_keeps_its_place_its_sentiment_and_its_shape(
       real = STEPS - rows % (STEPS + 1)
       np.testing.assert_array_equal(mask, steps < real)
       assert not arrays[modality][~mask].any()
+
+
+def test_a_regression_has_the_sentiment_and_no_classes(load, content):
+  dataset = load(content, "task=regression")
+  assert dataset.class_names == ()
+  assert dataset.is_sentiment
+  for split, name in SPLITS.items():
+    source = dataset.splits[split]
+    assert "label" not in source.arrays
+    assert len(source) == SIZES[name]
+    sentiment = content[name]["labels"].reshape(-1).astype(np.float32)
+    for values in (source.arrays["target"], source.labels):
+      np.testing.assert_array_equal(values, sentiment)
 
 
 def test_features_are_standardised_by_the_real_steps_of_train(load, content):

@@ -167,6 +167,52 @@ def test_two_train_videos_are_one_for_train_and_one_for_validation(
   ]
 
 
+@pytest.fixture
+def with_sentiment(arrays):
+  """The same with sentiment, which two utterances lack."""
+  rows = len(arrays["split"])
+  sentiment = np.linspace(-3, 3, rows, dtype=np.float32)
+  sentiment[[1, 4]] = np.nan
+  return arrays | {"sentiment": sentiment}
+
+
+def test_a_regression_leaves_out_what_has_no_number(load, with_sentiment):
+  dataset = load(with_sentiment, task="regression", num_classes=1)
+  assert dataset.class_names == ()
+  assert dataset.is_sentiment
+  assert "; 2 utterances of unknown sentiment are left out" in dataset.note
+  sources = dataset.splits.values()
+  known = np.delete(np.arange(len(with_sentiment["split"])), [1, 4])
+  assert sum(map(len, sources)) == len(known)
+  for name, rows in rows_of(dataset).items():
+    kept = dataset.splits[name].arrays
+    assert kept.keys() == {*WIDTHS, "target"}
+    assert kept["target"].dtype == np.float32
+    np.testing.assert_array_equal(
+      kept["target"], with_sentiment["sentiment"][known[rows]]
+    )
+
+
+def test_a_classification_does_not_ask_for_sentiment(load, with_sentiment):
+  rows = len(with_sentiment["split"])
+  assert sum(map(len, load(with_sentiment).splits.values())) == rows
+
+
+@pytest.mark.parametrize(
+  ("value", "message"),
+  [(3.5, "is 3.5 at video"), (np.inf, "is inf at video"), (None, "no array")],
+)
+def test_sentiment_that_is_none_is_refused(
+  load, with_sentiment, value, message
+):
+  if value is None:
+    del with_sentiment["sentiment"]
+  else:
+    with_sentiment["sentiment"][2] = value
+  with pytest.raises(UserError, match=message):
+    load(with_sentiment, task="regression", num_classes=1)
+
+
 def test_the_note_says_what_the_numbers_are_worth(load, arrays):
   note = load(arrays).note
   for words in ("learnt from the labels", "optimistic", "not comparable"):

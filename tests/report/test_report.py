@@ -133,6 +133,43 @@ def test_a_fusion_without_attention_has_a_shorter_summary(workdir):
   assert "rotation" not in text
 
 
+@pytest.fixture
+def regression(workdir):
+  """The files of a run whose score is an error."""
+  path = workdir(rolled=(1,))
+  text = (path / "metrics.jsonl").read_text()
+  lines = [json.loads(x) for x in text.splitlines()]
+  for line in lines:
+    line["mae"] = line.pop("accuracy")
+    del line["macro_f1"]
+  lines[-2] |= {"mse": 1.375, "acc7_clipped_rounded": 0.375, "pearson": None}
+  text = "".join(json.dumps(line) + "\n" for line in lines)
+  (path / "metrics.jsonl").write_text(text)
+  config = json.loads((path / "config.json").read_text())
+  (path / "config.json").write_text(json.dumps(config | {"task": "regression"}))
+  return path
+
+
+def test_a_regression_is_summed_up_by_its_errors(regression):
+  text = _summary(regression)
+  rows = {
+    cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
+    for cells in (line.split("│") for line in text.splitlines())
+    if len(cells) > 2
+  }
+  assert rows["mean absolute error"] == ["0.812"]
+  assert rows["mean squared error"] == ["1.375"]
+  assert rows["Acc-7, clipped to [-3, 3] and rounded"] == ["37.5 %"]
+  assert rows["mean absolute error, probe on audio"] == ["0.111"]
+  assert rows["mean absolute error, audio with noise 0.5"] == ["0.432"]
+  # Selection split after the epoch before the rotation, and at the end.
+  assert rows["rotation 1, after epoch 2"][2] == "0.200"
+  assert rows["end of training"][2] == "0.500"
+  assert "correlation with the target" not in rows
+  assert "accuracy" not in rows
+  assert draw_curves(regression).is_file()
+
+
 @pytest.mark.parametrize("attention", [True, False])
 def test_curves_are_drawn(workdir, attention):
   path = draw_curves(workdir(attention, rolled=(1,)))
