@@ -4,6 +4,7 @@ import itertools
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from . import _protocol
 
@@ -49,6 +50,11 @@ def _combinations(modalities: tuple[str, ...]) -> tuple[str, ...]:
   )
   groups = (modalities, *itertools.chain.from_iterable(fewer))
   return tuple("+".join(group) for group in groups)
+
+
+def text_encoder() -> ConfigDict:
+  """The encoder of a text; its vocabulary is the tokenizer's."""
+  return ConfigDict({"kind": "text", "vocab_size": placeholder(int)})
 
 
 def set_system(config: ConfigDict, variant: SimpleNamespace) -> None:

@@ -56,6 +56,10 @@ def get_config(arg: str = "") -> ConfigDict:
   # Whether padded time steps are masked, or input like any other. A mask goes
   # on telling a recording's length after its sensor has failed.
   data.mask_padding = True
+  # tokenizer.json of Hugging Face that makes ids of texts; unset: UTF-8 bytes.
+  data.tokenizer = placeholder(str)
+  # Of that file; written by the run, or checked where it is given.
+  data.tokenizer_sha256 = placeholder(str)
   # Shape of one sample of each modality, for what needs it without the data:
   # the data set `synthetic`, the conversion of weights.
   data.shapes = ConfigDict()

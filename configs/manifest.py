@@ -1,4 +1,4 @@
-"""Your own clips: sound and video with a label each, from one CSV file.
+"""Your own clips: sound, video, text with a label each, from one CSV file.
 
     python -m rollingq_jax.data.prepare manifest my.csv --out data/mine
     python -m rollingq_jax.main --config configs/manifest.py --workdir DIR \
@@ -6,13 +6,14 @@
 
 The manifest's columns, and what preparing does: docs/data.md. The number of
 classes is the data's, and so is the task: labels that are numbers make it a
-regression. A clip may lack its sound or its frames; the model then answers
-from the rest.
+regression. A clip may lack its sound, its frames or its text; the model then
+answers from the rest.
 
 Variants, joined by commas after a colon:
 
     fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
-    modalities=audio+visual|audio|visual    (unimodal: one of them)
+    modalities=audio+visual|audio+visual+text|audio|visual|text|audio+text|
+               visual+text                  (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
     layers=1|2|3|4                          (attention, uniform, mbt)
     heads=1|2|4|8                           (of the class token's attention)
@@ -23,9 +24,10 @@ Variants, joined by commas after a colon:
     protocol=honest|reference               (see configs/_protocol.py)
 
 A small model that trains on a laptop: 4 s of sound in 64 bands, 3 frames of
-112 x 112. `--config.data.shapes.audio="(800, 64)"` hears 8 s. Nothing here is
-tuned; noise=sensor_failure in training is what makes a model keep working when
-a sensor fails.
+112 x 112, the first 256 bytes of the text. `--config.data.shapes.audio="(800,
+64)"` hears 8 s, `--config.data.tokenizer=tokenizer.json` makes tokens of the
+text. Nothing here is tuned; noise=sensor_failure in training is what makes a
+model keep working when a sensor fails.
 """
 
 from ml_collections import ConfigDict
@@ -35,14 +37,18 @@ from rollingq_jax.config import parse_arg
 
 from . import _systems, base
 
-MODALITIES = ("audio", "visual")
+MODALITIES = ("audio", "visual", "text")
+# Text is read where it is asked for.
+DEFAULT = "audio+visual"
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """See the module's docstring for `arg`."""
+  systems = _systems.variants(MODALITIES)
+  choices = sorted(systems["modalities"], key=lambda x: x != DEFAULT)
   variant = parse_arg(
     arg,
-    **_systems.variants(MODALITIES),
+    **(systems | {"modalities": tuple(choices)}),
     noise=("none", "sensor_failure", "clean_train"),
   )
   config = base.get_config()
@@ -52,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.data.name = "manifest"
   config.data.noise = variant.noise
   config.data.shapes = ConfigDict(
-    {"audio": (400, 64), "visual": (3, 112, 112, 3)}
+    {"audio": (400, 64), "visual": (3, 112, 112, 3), "text": (256,)}
   )
 
   model = config.model
@@ -66,6 +72,7 @@ def get_config(arg: str = "") -> ConfigDict:
     {
       "audio": {"kind": "spectrogram"} | patches,
       "visual": {"kind": "patches"} | patches,
+      "text": _systems.text_encoder(),
     }
   )
   config.optimizer.name = "adam"

@@ -10,13 +10,19 @@ list.
       --config.data.data_dir=FOLDER
 
 FOLDER holds mosei_senti_data.pkl (docs/data.md); with
-`--config.data.name=synthetic` it runs without.
+`--config.data.name=synthetic` it runs without. From the words themselves, in a
+table mosei_labels.csv, without sound and picture, which no id joins to them:
+
+    python -m rollingq_jax.main --workdir DIR --config.data.data_dir=FOLDER \
+      --config configs/mosei.py:fusion=unimodal,modalities=text,text=transcripts
 
 Variants, joined by commas after a colon:
 
     fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
     modalities=text+audio+visual|text|audio|visual|text+audio|text+visual|
                audio+visual                 (unimodal: one of them)
+    text=features|transcripts               (transcripts: ids of bytes, or of
+                                             config.data.tokenizer)
     rollingq=auto|on|off                    (auto: on for attention)
     layers=1|2|3|4                          (attention, uniform, mbt)
     heads=1|2|4|8                           (of the class token's attention)
@@ -48,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
   variant = parse_arg(
     arg,
     **_systems.variants(MODALITIES),
+    text=("features", "transcripts"),
     noise=("none", "sensor_failure", "clean_train"),
     task=_systems.TASKS,
   )
@@ -61,6 +68,11 @@ def get_config(arg: str = "") -> ConfigDict:
   config.model.encoders = ConfigDict(
     {name: {"kind": "sequence", "frames_per_token": 1} for name in MODALITIES}
   )
+  if variant.text == "transcripts":
+    config.data.name = "mosei_text"
+    # 95 of 100 have at most 244 bytes. In tokens of about a word, 64 do.
+    config.data.shapes.text = (256,)
+    config.model.encoders.text = _systems.text_encoder()
   config.optimizer.weight_decay = 1e-4
   config.rollingq.max_rotations = 1
   _systems.set_system(config, variant)

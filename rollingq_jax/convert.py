@@ -46,11 +46,13 @@ def _parser() -> Parser:
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.config import load_config
+  from rollingq_jax.data.vocabulary import pin_tokenizer
   from rollingq_jax.pretrained import load_weights, pin_weights
   from rollingq_jax.training.checks import check_config
 
   config = load_config(args.config, overrides)
   config.pretrained.file = str(args.weights)
+  pin_tokenizer(config)
   check_config(config)
   pin_weights(config)
   shapes = _shapes(config)
@@ -77,10 +79,14 @@ def _variables(config: Any, shapes: dict[str, tuple[int, ...]]) -> Any:
   import jax
   import jax.numpy as jnp
 
+  from rollingq_jax.data.vocabulary import vocab_sizes
   from rollingq_jax.models import build_model
 
+  ids = vocab_sizes(config)
   batch = {
-    name: jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    name: jax.ShapeDtypeStruct(
+      (1, *shape), jnp.int32 if name in ids else jnp.float32
+    )
     for name, shape in shapes.items()
   }
   return jax.eval_shape(build_model(config).init, jax.random.key(0), batch)

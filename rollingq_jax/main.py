@@ -49,14 +49,7 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.config import check_workdir, load_config
 
   config, workdir = load_config(args.config, overrides), args.workdir
-  if None in (config.task, config.num_classes):
-    from rollingq_jax.data.prepared import pin_task
-
-    pin_task(config)
-  if config.pretrained.file is not None:
-    from rollingq_jax.pretrained import pin_weights
-
-    pin_weights(config)
+  _pin(config)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     check_workdir(config, workdir)
@@ -74,6 +67,23 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   if finished:
     _show(workdir)
   return 0
+
+
+def _pin(config: Any) -> None:
+  """Writes into the config what the files that it names say."""
+  if None in (config.task, config.num_classes):
+    from rollingq_jax.data.prepared import pin_task
+
+    pin_task(config)
+  encoders = [config.model.encoders.get(name) for name in config.modalities]
+  if any(encoder and encoder.kind == "text" for encoder in encoders):
+    from rollingq_jax.data.vocabulary import pin_tokenizer
+
+    pin_tokenizer(config)
+  if config.pretrained.file is not None:
+    from rollingq_jax.pretrained import pin_weights
+
+    pin_weights(config)
 
 
 def _write_config_and_cost(workdir: Path, run: Any, state: Any) -> list[str]:

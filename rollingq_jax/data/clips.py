@@ -9,6 +9,7 @@ import numpy as np
 
 from rollingq_jax.data.records import Media, media_of
 from rollingq_jax.data.source import Element
+from rollingq_jax.data.text import Tokenizer, encode
 from rollingq_jax.data.video import decode_jpeg, segment_indices
 
 # (left, upper, right, lower) in pixels.
@@ -31,6 +32,8 @@ class ClipShape(NamedTuple):
   visual: tuple[int, int, int, int] | None
   # Modalities that get a mask, as samples lack parts of them.
   masked: tuple[str, ...]
+  # Ids.
+  text: int | None = None
 
 
 class DecodeClip(grain.transforms.RandomMap):
@@ -48,6 +51,7 @@ class DecodeClip(grain.transforms.RandomMap):
     canvas: height and width that whole frames are put on, for the model to see
       through `visual_box` (see `models.frames.view_frames`); None: they are
       cropped and resized here.
+    tokenizer: of texts, where they are read.
   """
 
   def __init__(
@@ -57,8 +61,10 @@ class DecodeClip(grain.transforms.RandomMap):
     train: bool,
     crop_each_frame: bool = False,
     canvas: tuple[int, int] | None = None,
+    tokenizer: Tokenizer | None = None,
   ):
     self._shape, self._train = shape, train
+    self._tokenizer = tokenizer
     self._crop_each_frame = crop_each_frame
     self._canvas = canvas
 
@@ -69,6 +75,8 @@ class DecodeClip(grain.transforms.RandomMap):
       made |= _audio(media, self._shape.audio)
     if self._shape.visual is not None:
       made |= self._visual(media, self._shape.visual, rng)
+    if self._shape.text is not None and self._tokenizer is not None:
+      made |= _text(media, self._shape.text, self._tokenizer)
     kept = {
       name: x
       for name, x in made.items()
@@ -146,6 +154,12 @@ def _audio(media: Media, shape: tuple[int, int]) -> Element:
   if len(kept):
     values[: len(kept)] = kept
   return {"audio": values, "audio_mask": np.arange(shape[0]) < len(kept)}
+
+
+def _text(media: Media, length: int, tokenizer: Tokenizer) -> Element:
+  """Ids of the text, cut at its end or padded, and where they are real."""
+  (ids,), (mask,) = encode(tokenizer, [media.text], length)
+  return {"text": ids, "text_mask": mask}
 
 
 def _resized(

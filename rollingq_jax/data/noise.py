@@ -4,8 +4,13 @@ One level l per sample and modality, drawn independently of the other
 modalities and of the label. Inputs are standardised, so l = 1 is pure noise
 of the input's own scale. What are bytes yet is mixed by the model, which
 standardises it.
+
+Ids of tokens have no scale: with probability l each becomes one that is drawn
+uniformly from the vocabulary. Masked ids stay, so l = 1 leaves the length of a
+text and nothing else of it.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import grain
@@ -46,11 +51,37 @@ def mix(x: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
   return np.float32(1 - level) * x + np.float32(level) * eps
 
 
+def replace(
+  ids: np.ndarray,
+  real: np.ndarray | None,
+  level: float,
+  vocab_size: int,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """Ids of which each that is real is drawn anew with probability l.
+
+  Args:
+    ids: integers of any shape.
+    real: where they are tokens; None: everywhere.
+    level: l.
+    vocab_size: ids are drawn from [0, vocab_size).
+    rng: of what is drawn and where.
+  """
+  if level == 0.0:
+    return ids
+  drawn = rng.random(ids.shape) < level
+  if real is not None:
+    drawn &= real
+  fresh = rng.integers(0, vocab_size, ids.shape, dtype=ids.dtype)
+  return np.where(drawn, fresh, ids)
+
+
 class AddNoise(grain.transforms.RandomMap):
   """Corrupts each modality by the protocol and records the level.
 
   Adds `<modality>_noise`, the level, to the sample. `extra` mixes a modality
   once more, after the protocol's noise, which is the same with and without.
+  `vocab_sizes` has the modalities that are ids.
   """
 
   def __init__(
@@ -60,6 +91,7 @@ class AddNoise(grain.transforms.RandomMap):
     *,
     train: bool,
     extra: dict[str, float] | None = None,
+    vocab_sizes: Mapping[str, int] | None = None,
   ):
     if protocol not in get_args(NoiseProtocol):
       raise UserError(
@@ -70,6 +102,7 @@ class AddNoise(grain.transforms.RandomMap):
     self._protocol: NoiseProtocol = protocol
     self._train = train
     self._extra = extra or {}
+    self._vocab_sizes = vocab_sizes or {}
 
   def random_map(self, element: Element, rng: np.random.Generator) -> Any:
     """Corrupts one sample."""
@@ -79,12 +112,21 @@ class AddNoise(grain.transforms.RandomMap):
       if element[name].dtype == np.uint8:
         element |= self._mix_later(name, level, rng)
       else:
-        element[name] = mix(element[name], level, rng)
+        element[name] = self._corrupted(element, name, level, rng)
       element[f"{name}_noise"] = np.float32(level)
     for name, level in self._extra.items():
       if element[name].dtype != np.uint8:
-        element[name] = mix(element[name], level, rng)
+        element[name] = self._corrupted(element, name, level, rng)
     return element
+
+  def _corrupted(
+    self, element: Element, name: str, level: float, rng: np.random.Generator
+  ) -> np.ndarray:
+    values = element[name]
+    if name not in self._vocab_sizes:
+      return mix(values, level, rng)
+    real = element.get(f"{name}_mask")
+    return replace(values, real, level, self._vocab_sizes[name], rng)
 
   def _mix_later(
     self, name: str, level: float, rng: np.random.Generator

@@ -18,6 +18,7 @@ from rollingq_jax.data.buckets import Cut, Ordered, Planner, bucket_of
 from rollingq_jax.data.dropout import DropModalities
 from rollingq_jax.data.noise import AddNoise
 from rollingq_jax.data.source import Element, Source
+from rollingq_jax.data.vocabulary import vocab_sizes
 from rollingq_jax.errors import UserError
 
 # Kinds of encoders whose inputs may be shorter than usual.
@@ -186,4 +187,9 @@ def _rows(size: int, batch_size: int, device_count: int) -> int:
 
 
 def _noise(config: Any, **kwargs: Any) -> AddNoise:
-  return AddNoise(tuple(config.modalities), config.data.noise, **kwargs)
+  return AddNoise(
+    tuple(config.modalities),
+    config.data.noise,
+    vocab_sizes=vocab_sizes(config),
+    **kwargs,
+  )

@@ -15,6 +15,8 @@ from rollingq_jax.data.records import (
   read_report,
 )
 from rollingq_jax.data.source import Dataset, Element, Lengths
+from rollingq_jax.data.text import Tokenizer
+from rollingq_jax.data.vocabulary import open_tokenizer
 from rollingq_jax.errors import UserError
 
 
@@ -27,6 +29,7 @@ class PreparedSource:
     shape: of the arrays of a sample.
     crop_each_frame: see `DecodeClip`.
     canvas: see `DecodeClip`.
+    tokenizer: of texts, where they are read.
   """
 
   def __init__(
@@ -36,9 +39,11 @@ class PreparedSource:
     shape: ClipShape,
     crop_each_frame: bool,
     canvas: tuple[int, int] | None = None,
+    tokenizer: Tokenizer | None = None,
   ):
     self._records, self._shape = records, shape
     self._crop_each_frame, self._canvas = crop_each_frame, canvas
+    self._tokenizer = tokenizer
     self.labels = np.array([entry.label for entry in entries])
     self._steps = np.array([entry.audio for entry in entries])
 
@@ -51,8 +56,9 @@ class PreparedSource:
   @property
   def modalities(self) -> tuple[str, ...]:
     """Those that a shape is known of."""
-    shapes = {"audio": self._shape.audio, "visual": self._shape.visual}
-    return tuple(name for name, x in shapes.items() if x is not None)
+    shapes = self._shape._asdict()
+    names = ("audio", "visual", "text")
+    return tuple(name for name in names if shapes[name] is not None)
 
   def decoder(self, train: bool) -> DecodeClip:
     """Decodes, cuts and crops."""
@@ -61,6 +67,7 @@ class PreparedSource:
       train=train,
       crop_each_frame=self._crop_each_frame,
       canvas=self._canvas,
+      tokenizer=self._tokenizer,
     )
 
   def lengths(self, modality: str) -> Lengths | None:
@@ -80,16 +87,23 @@ def load(config: Any) -> Dataset:
   folder = _folder(config.data)
   index, report = read_index(folder), read_report(folder)
   shape = _shape(config, [e for entries in index.values() for e in entries])
+  tokenizer = None if shape.text is None else open_tokenizer(config)
   records = open_records(folder)
   canvas = tuple(config.data.canvas) if config.data.resize_on_device else None
   splits = {
     split: PreparedSource(
-      records[split], entries, shape, config.data.crop_each_frame, canvas
+      records[split],
+      entries,
+      shape,
+      config.data.crop_each_frame,
+      canvas,
+      tokenizer,
     )
     for split, entries in index.items()
   }
   _check_splits(splits, config, folder)
   _check_width(records["train"][0], shape, folder)
+  _check_text(index["train"], shape, folder)
   names = tuple(report["class_names"])
   note = f"{report['note']}; {folder / REPORT_FILE}"
   return Dataset(splits, names, note, config.data.sentiment and not names)
@@ -133,17 +147,21 @@ def _shape(config: Any, entries: Sequence[Entry]) -> ClipShape:
   """Shapes from the config; masks where samples lack something."""
   wanted = {
     name: tuple(config.data.shapes[name])
-    for name in ("audio", "visual")
+    for name in ("audio", "visual", "text")
     if name in config.modalities
   }
-  masked = []
+  # Hardly a text is as long as another.
+  masked = ["text"]
   if "audio" in wanted:
     steps = wanted["audio"][0]
     if any(entry.audio < steps for entry in entries):
       masked.append("audio")
   if any(not entry.frames for entry in entries):
     masked.append("visual")
-  return ClipShape(wanted.get("audio"), wanted.get("visual"), tuple(masked))
+  length = wanted["text"][0] if "text" in wanted else None
+  return ClipShape(
+    wanted.get("audio"), wanted.get("visual"), tuple(masked), length
+  )
 
 
 def _check_splits(
@@ -166,4 +184,14 @@ def _check_width(record: Element, shape: ClipShape, folder: Path) -> None:
       f"{folder} holds {width} features a time step of sound but "
       f"config.data.shapes.audio is {shape.audio}; set its second number to "
       f"{width}, or prepare with another --audio"
+    )
+
+
+def _check_text(
+  entries: Sequence[Entry], shape: ClipShape, folder: Path
+) -> None:
+  if shape.text is not None and not any(entry.text for entry in entries):
+    raise UserError(
+      f"{folder} has no text in its train split; give the manifest a column "
+      "text and prepare again, or leave text out of config.modalities"
     )

@@ -96,10 +96,11 @@ class ArraySource:
 class Dataset(NamedTuple):
   """Splits `train`, `validation` and `test` of one data set.
 
-  A sample is a dict: one float32 array per modality, optionally
-  `<modality>_mask` (True where time steps or frames are real), and `label`,
-  an int32 class id. In a regression it has `target` instead, a float32 number;
-  beside a class, that is the number which the class was made of.
+  A sample is a dict: one array per modality, float32, or int32 for the ids of a
+  text's tokens, or uint8 for frames, optionally `<modality>_mask` (True where
+  time steps, frames or tokens are real), and `label`, an int32 class id. In a
+  regression it has `target` instead, a float32 number; beside a class, that is
+  the number which the class was made of.
   """
 
   splits: Mapping[str, Source]

@@ -16,6 +16,7 @@ from rollingq_jax.models.encoders import (
   PatchEncoder,
   SequenceEncoder,
   SpectrogramEncoder,
+  TextEncoder,
   TokenTransformer,
 )
 from rollingq_jax.models.fusion import (
@@ -33,7 +34,7 @@ from rollingq_jax.models.mmml import MMMLFusion
 from rollingq_jax.models.mult import MulTFusion
 from rollingq_jax.models.resnet import ResNetEncoder
 
-ENCODERS = ("sequence", "patches", "spectrogram", "resnet18")
+ENCODERS = ("sequence", "text", "patches", "spectrogram", "resnet18")
 FUSIONS = (
   "unimodal",
   "sum",
@@ -129,6 +130,8 @@ def _build_encoder(model: Any, name: str) -> nn.Module:
     return SequenceEncoder(
       model.width, transformer, encoder.frames_per_token, dtype
     )
+  if encoder.kind == "text":
+    return TextEncoder(model.width, transformer, encoder.vocab_size, dtype)
   kinds = {"patches": PatchEncoder, "spectrogram": SpectrogramEncoder}
   if encoder.kind in kinds:
     patch_size = tuple(encoder.patch_size)

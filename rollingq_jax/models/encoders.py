@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.models.layers import (
@@ -117,6 +117,43 @@ class SequenceEncoder(nn.Module):
     x = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
     x = x.reshape(batch, length, self.frames_per_token * freq)
     return self.transformer(_embed(self.width, self.dtype)(x), mask)
+
+
+class TextEncoder(nn.Module):
+  """Encoder of a text, given as ids of its tokens.
+
+  Attributes:
+    width: token width.
+    transformer: blocks over the tokens.
+    vocab_size: number of ids; a larger one gives NaN, so data are checked.
+    dtype: computation dtype.
+  """
+
+  width: int
+  transformer: TokenTransformer
+  vocab_size: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Int[Array, "b n"],
+    mask: Bool[Array, "b n"] | None = None,
+    real: Bool[Array, " b"] | None = None,
+    train: bool = False,
+  ) -> Tokens:
+    """Tokens of a text; mask is True where an id is real."""
+    del real, train
+    if mask is not None:
+      x = jnp.where(mask, x, 0)
+    table = nn.Embed(
+      self.vocab_size,
+      self.width,
+      embedding_init=nn.initializers.normal(0.02),
+      dtype=self.dtype,
+      name="embed",
+    )
+    return self.transformer(table(x), mask)
 
 
 class PatchEncoder(nn.Module):

@@ -22,7 +22,7 @@ def input_of(
   dtype: Any,
   size: tuple[int, int] | None = None,
 ) -> Array:
-  """A modality's input in the computation dtype, bytes made into numbers.
+  """A modality's input in the computation dtype; ids of tokens stay integers.
 
   Args:
     batch: holds the input; for frames optionally `<name>_box`, see
@@ -33,7 +33,8 @@ def input_of(
   """
   x = batch[name]
   if x.dtype != jnp.uint8:
-    return x.astype(dtype)
+    # Ids are no quantities: rounded, they would be other tokens.
+    return x if jnp.issubdtype(x.dtype, jnp.integer) else x.astype(dtype)
   x = x.astype(jnp.float32)
   if f"{name}_box" in batch and size is not None:
     x = view_frames(x, batch[f"{name}_box"], size)

@@ -119,8 +119,16 @@ PATCH_SIZE: tuple[str, Check] = (
     "a height and a width of at least 1",
   ),
 )
+VOCAB_SIZE: tuple[str, Check] = (
+  "vocab_size",
+  (
+    (lambda x: x is not None and x >= 1),
+    "a number of at least 1, which a run takes from its tokenizer",
+  ),
+)
 ENCODER_FIELDS: dict[str, tuple[tuple[str, Check], ...]] = {
   "sequence": (("frames_per_token", at_least(1)),),
+  "text": (VOCAB_SIZE,),
   "patches": (PATCH_SIZE,),
   "spectrogram": (PATCH_SIZE,),
   "resnet18": (),

@@ -6,10 +6,12 @@ from rollingq_jax.data import prepared
 from rollingq_jax.data.datasets import (
   av_digits,
   mosei,
+  mosei_text,
   mosi,
   synthetic,
 )
 from rollingq_jax.data.source import Dataset, check_dataset
+from rollingq_jax.data.vocabulary import check_ids
 from rollingq_jax.errors import UserError
 
 
@@ -26,6 +28,7 @@ def load_dataset(config: Any) -> Dataset:
     "kinetics_sound": prepared.load,
     "manifest": prepared.load,
     "mosei": mosei.load,
+    "mosei_text": mosei_text.load,
     "mosi": mosi.load,
     "synthetic": synthetic.load,
   }
@@ -39,4 +42,5 @@ def load_dataset(config: Any) -> Dataset:
   check_dataset(
     dataset, tuple(config.modalities), config.num_classes, config.task
   )
+  check_ids(dataset, config)
   return dataset

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rollingq_jax.data.source import ArraySource, Dataset
+from rollingq_jax.data.vocabulary import vocab_sizes
 from rollingq_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -12,6 +13,8 @@ SPLITS = ("train", "validation", "test")
 
 def load(config: Any) -> Dataset:
   """Normal inputs of `config.data.shapes` and targets, or labels in turn.
+
+  Of texts, ids drawn uniformly from the vocabulary.
 
   Raises:
     UserError: a modality without a shape.
@@ -33,13 +36,14 @@ def load(config: Any) -> Dataset:
 
 
 def _source(config: Any, rng: np.random.Generator) -> ArraySource:
-  size = config.data.synthetic_size
-  arrays: dict[str, Any] = {
-    name: rng.standard_normal(
-      (size, *config.data.shapes[name]), dtype=np.float32
-    )
-    for name in config.modalities
-  }
+  size, ids = config.data.synthetic_size, vocab_sizes(config)
+  arrays: dict[str, Any] = {}
+  for name in config.modalities:
+    shape = (size, *config.data.shapes[name])
+    if name in ids:
+      arrays[name] = rng.integers(0, ids[name], shape, dtype=np.int32)
+    else:
+      arrays[name] = rng.standard_normal(shape, dtype=np.float32)
   if config.task == "regression":
     targets = rng.standard_normal(size, dtype=np.float32)
     return ArraySource(arrays | {"target": targets})
