@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rollingq_jax.data.noise import AddNoise, draw_level, mix
+from rollingq_jax.data.noise import AddNoise, draw_level, mix, replace
 from rollingq_jax.data.source import ArraySource
 from rollingq_jax.errors import UserError
 
@@ -186,3 +186,83 @@ def test_an_unknown_protocol_is_refused_with_the_known_ones():
     AddNoise(MODALITIES, "loud", train=True)
   for protocol in ("none", "sensor_failure", "clean_train"):
     assert protocol in str(caught.value)
+
+
+VOCABULARY = 50
+
+
+def _text(length=400, real=300):
+  rng = np.random.default_rng(3)
+  return {
+    "text": rng.integers(0, VOCABULARY, length, dtype=np.int32),
+    "text_mask": np.arange(length) < real,
+    "audio": rng.standard_normal((5, 2), dtype=np.float32),
+    "label": np.int32(1),
+  }
+
+
+def _ids_noise(protocol, **kwargs):
+  return AddNoise(
+    ("text", "audio"),
+    protocol,
+    train=False,
+    vocab_sizes={"text": VOCABULARY},
+    **kwargs,
+  )
+
+
+@pytest.mark.parametrize("protocol", ["sensor_failure", "clean_train"])
+@pytest.mark.parametrize("seed", range(6))
+def test_each_real_id_is_drawn_anew_with_the_probability_of_the_level(
+  protocol, seed
+):
+  element = _text()
+  found = _ids_noise(protocol).random_map(element, np.random.default_rng(seed))
+  rng = np.random.default_rng(seed)
+  level = draw_level(protocol, False, rng)
+  chosen, expected = rng.random(400) < level, element["text"].copy()
+  fresh = rng.integers(0, VOCABULARY, 400, dtype=np.int32)
+  for place in range(300):
+    if chosen[place]:
+      expected[place] = fresh[place]
+  np.testing.assert_array_equal(found["text"], expected)
+  assert found["text"].dtype == np.int32
+  assert found["text_noise"] == np.float32(level)
+  # The other modality is mixed as ever, with what the generator draws next.
+  level = draw_level(protocol, False, rng)
+  mixed = mix(element["audio"], level, rng)
+  np.testing.assert_array_equal(found["audio"], mixed)
+
+
+@pytest.mark.parametrize("level", [0.25, 0.5, 1.0])
+def test_ids_are_replaced_uniformly(level):
+  ids = np.full(40_000, 7, np.int32)
+  found = replace(ids, None, level, VOCABULARY, np.random.default_rng(0))
+  # One in fifty is drawn as it was.
+  share = level * (1 - 1 / VOCABULARY)
+  deviation = np.sqrt(share * (1 - share) / len(ids))
+  assert abs((found != 7).mean() - share) < SIGMAS * deviation
+  counts = np.bincount(found[found != 7], minlength=VOCABULARY)
+  assert counts[7] == 0
+  assert stats.chisquare(np.delete(counts, 7)).pvalue > 1e-3
+  assert found.max() < VOCABULARY
+
+
+def test_at_level_one_nothing_of_a_text_is_left_but_its_length():
+  first, second = _text(), _text()
+  second["text"] = (second["text"] + 1) % VOCABULARY
+  first, second = (
+    _ids_noise("none", extra={"text": 1.0}).random_map(
+      element, np.random.default_rng(7)
+    )
+    for element in (first, second)
+  )
+  np.testing.assert_array_equal(first["text"][:300], second["text"][:300])
+  assert (first["text"][300:] != second["text"][300:]).all()
+
+
+def test_clean_ids_come_back_as_they_were():
+  element = _text()
+  found = _ids_noise("none").random_map(element, np.random.default_rng(0))
+  assert found["text"] is element["text"]
+  assert found["text_noise"] == 0
