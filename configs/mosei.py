@@ -11,7 +11,7 @@ list.
 
 FOLDER holds mosei_senti_data.pkl (docs/data.md); with
 `--config.data.name=synthetic` it runs without. From the words themselves, in a
-table mosei_labels.csv, without sound and picture, which no id joins to them:
+table mosei_labels.csv, without sound and picture, which have other ids:
 
     python -m rollingq_jax.main --workdir DIR --config.data.data_dir=FOLDER \
       --config configs/mosei.py:fusion=unimodal,modalities=text,text=transcripts
@@ -33,9 +33,12 @@ Variants, joined by commas after a colon:
     task=classification|regression          (regression: of the sentiment)
     protocol=honest|reference               (see configs/_protocol.py)
 
-Run here: training steps at full size on random data of these shapes, and the
-loader on made files of that layout. Not run here: CMU-MOSEI itself, which could
-not be had, so there is no accuracy of ours. From the paper:
+Run here: training steps at full size on random data of these shapes, the loader
+on made files of that layout, and the real transcripts. With one layer of width
+64, adam at 1e-3, five epochs, one seed, and 64 tokens of a byte-pair vocabulary
+of 4000 made from train, test is 55.2 % at the end, where the majority class has
+41.2; by bytes, stopped after one epoch, validation was 44.0, the majority's
+44.7. Not run here: the features, which could not be had. From the paper:
 width, depth, batch, epochs, warm-up, weight decay, one rotation at most. Ours,
 not tuned: the learning rate, beta, rho.
 """

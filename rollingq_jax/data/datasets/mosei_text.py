@@ -79,7 +79,7 @@ def _refuse_others(modalities: Sequence[str]) -> None:
   if tuple(modalities) != ("text",):
     raise UserError(
       f"config.modalities is {tuple(modalities)}, but the table of transcripts "
-      "names clips as no file of sound or picture features does, so they "
+      "names a clip by a number, the features by its start and end, so they "
       "cannot be joined; use fusion=unimodal,modalities=text,text=transcripts, "
       "or text=features"
     )
