@@ -8,6 +8,7 @@ import functools
 import gc
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -96,6 +97,28 @@ def golden(request: pytest.FixtureRequest, golden_dir: Path) -> dict:
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
   return ROOT
+
+
+@pytest.fixture(scope="session")
+def write_tensor() -> Callable[[Path, np.ndarray], Path]:
+  """Writes a matrix of float32 as torch.save does."""
+  program = (
+    b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n"
+    b"((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI%d\ntQ"
+    b"I0\n(I%d\nI%d\nt(I%d\nI1\nt"
+    b"I00\nccollections\nOrderedDict\n)RtR."
+  )
+
+  def write(path: Path, matrix: np.ndarray) -> Path:
+    rows, columns = matrix.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as file:
+      numbers = (matrix.size, rows, columns, columns)
+      file.writestr(f"{path.stem}/data.pkl", program % numbers)
+      file.writestr(f"{path.stem}/data/0", matrix.astype("<f4").tobytes())
+    return path
+
+  return write
 
 
 @pytest.fixture

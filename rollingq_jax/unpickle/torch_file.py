@@ -42,9 +42,33 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
   try:
     with zipfile.ZipFile(path) as file:
       archive = _Archive(file)
-      program = Program(archive.read("data.pkl"), NAMES, MEND, _find_storage)
-      tensors = _find_state_dict(program.run())
+      tensors = _find_state_dict(archive.run())
       return {name: archive.build(tensors[name]) for name in tensors}
+  except Exception as error:
+    raise describe_failure(path, error) from error
+
+
+def read_tensor(path: Path) -> np.ndarray:
+  """The tensor that is all of a file, read-only; bfloat16 widened.
+
+  Args:
+    path: zip file of torch.save.
+
+  Raises:
+    UserError: a damaged file, or one that holds anything else.
+  """
+  try:
+    if not zipfile.is_zipfile(path):
+      raise UserError(
+        "is cut short, or no file of torch.save since torch 1.6; copy it "
+        "again, or save it again with a current torch"
+      )
+    with zipfile.ZipFile(path) as file:
+      archive = _Archive(file)
+      content = archive.run()
+      if not isinstance(content, _Tensor):
+        raise UserError(f"holds {_describe(content)}; expected one tensor")
+      return archive.build(content)
   except Exception as error:
     raise describe_failure(path, error) from error
 
@@ -140,6 +164,11 @@ class _Archive:
     self.storages: dict[tuple[str, np.dtype], np.ndarray] = {}
     if f"{self.prefix}byteorder" in file.namelist():
       self._check_byteorder()
+
+  def run(self) -> Any:
+    """What the pickle of the file describes."""
+    program = Program(self.read("data.pkl"), NAMES, MEND, _find_storage)
+    return program.run()
 
   def read(self, name: str) -> bytes:
     """The bytes of a member; no name leads out of the zip file."""

@@ -1,6 +1,8 @@
 """Records by TensorFlow Datasets, without TensorFlow."""
 
+import contextlib
 import importlib
+import io
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -47,7 +49,9 @@ def build_records(
   shutil.rmtree(work, ignore_errors=True)
   tfds.disable_progress_bar()
   builder = _builder_class(tfds)(features, splits, data_dir=work)
-  builder.download_and_prepare()
+  # It tells of downloads, though nothing is downloaded.
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare()
   for file in sorted(Path(builder.data_path).glob("*.array_record*")):
     _put_in_order(file)
   # What a kill has left.

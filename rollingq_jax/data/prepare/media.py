@@ -16,6 +16,7 @@ from rollingq_jax.data.manifest import Clip, inside
 from rollingq_jax.data.records import Media
 from rollingq_jax.data.video import encode_jpeg, read_frames, read_video
 from rollingq_jax.errors import UserError
+from rollingq_jax.unpickle import read_tensor
 
 AudioFeatures = Literal["log_mel", "ks", "cremad"]
 MEL_BINS = 64
@@ -60,8 +61,8 @@ def _audio(clip: Clip, root: Path, recipe: Recipe) -> np.ndarray:
   if clip.audio is None:
     return np.zeros((0, 0), dtype)
   path = inside(root, clip.audio)
-  if path.suffix == ".npy":
-    return _read_array(path).astype(dtype)
+  if path.suffix in ARRAYS:
+    return _checked(path, ARRAYS[path.suffix](path)).astype(dtype)
   waveform, rate = read_audio(path)
   seconds = len(waveform) / rate
   if seconds < recipe.min_seconds:
@@ -72,17 +73,28 @@ def _audio(clip: Clip, root: Path, recipe: Recipe) -> np.ndarray:
   features: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "log_mel": lambda x, hertz: log_mel(x, hertz, MEL_BINS),
     "ks": ks_filter_bank,
-    "cremad": cremad_spectrogram,
+    # Bins first, as the authors' model takes them.
+    "cremad": lambda x, hertz: cremad_spectrogram(x, hertz).T,
   }
   return features[recipe.audio](waveform, rate).astype(dtype)
 
 
-def _read_array(path: Path) -> np.ndarray:
-  """Features that somebody has made already, [time, features]."""
+def _read_numpy(path: Path) -> np.ndarray:
   try:
-    array = np.load(path, allow_pickle=False)
+    return np.load(path, allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     raise UserError(f"{path} is not a NumPy array file: {error}") from error
+
+
+# Features that somebody has made already.
+ARRAYS: dict[str, Callable[[Path], np.ndarray]] = {
+  ".npy": _read_numpy,
+  ".pt": read_tensor,
+}
+
+
+def _checked(path: Path, array: np.ndarray) -> np.ndarray:
+  """The array, if it is [time, features]."""
   if not isinstance(array, np.ndarray) or array.ndim != 2 or not array.size:
     raise UserError(f"{path} does not hold one array of time x features")
   if (
