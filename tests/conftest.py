@@ -10,7 +10,9 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -116,6 +118,55 @@ def write_tensor() -> Callable[[Path, np.ndarray], Path]:
       numbers = (matrix.size, rows, columns, columns)
       file.writestr(f"{path.stem}/data.pkl", program % numbers)
       file.writestr(f"{path.stem}/data/0", matrix.astype("<f4").tobytes())
+    return path
+
+  return write
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+  """Writes seconds of a grey picture, with the sound of a waveform or none.
+
+  The name's ending decides the format, as in flv and mp4.
+  """
+  av = pytest.importorskip("av")
+
+  def pictures(stream: Any, seconds: float, level: int) -> Iterator[Any]:
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    pixels = np.full((48, 64, 3), level, np.uint8)
+    for index in range(round(10 * seconds)):
+      frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+      frame.pts, frame.time_base = index, Fraction(1, 10)
+      yield frame
+
+  def sound(stream: Any, waveform: np.ndarray, rate: int) -> list[Any]:
+    stream.layout = "mono"
+    block = stream.codec_context.frame_size or 1024
+    convert = av.AudioResampler(stream.format, "mono", rate, block)
+    samples = waveform.astype(np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(samples, "flt", "mono")
+    frame.rate, frame.pts = rate, 0
+    return [*convert.resample(frame), *convert.resample(None)]
+
+  def write(
+    path: Path,
+    seconds: float = 2.0,
+    level: int = 100,
+    waveform: np.ndarray | None = None,
+    rate: int = 16000,
+  ) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+      codec = "flv" if path.suffix == ".flv" else "mpeg4"
+      # The header tells of both, and is written with the first frame.
+      stream = container.add_stream(codec, rate=10)
+      made = [(stream, pictures(stream, seconds, level))]
+      if waveform is not None:
+        stream = container.add_stream("aac", rate=rate)
+        made.append((stream, sound(stream, waveform, rate)))
+      for stream, frames in made:
+        for frame in [*frames, None]:
+          container.mux(stream.encode(frame))
     return path
 
   return write

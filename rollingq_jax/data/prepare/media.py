@@ -11,6 +11,7 @@ from rollingq_jax.data.audio import (
   ks_filter_bank,
   log_mel,
   read_audio,
+  resample,
 )
 from rollingq_jax.data.manifest import Clip, inside
 from rollingq_jax.data.records import Media
@@ -19,6 +20,8 @@ from rollingq_jax.errors import UserError
 from rollingq_jax.unpickle import read_tensor
 
 AudioFeatures = Literal["log_mel", "ks", "cremad"]
+# Of log_mel: all clips have the same bands, whatever they were recorded at.
+MEL_RATE = 16000
 MEL_BINS = 64
 
 
@@ -26,7 +29,7 @@ class Recipe(NamedTuple):
   """How media become arrays; the same for all clips of a data set."""
 
   # ks, cremad: as the authors prepare these sets, of one length. log_mel: 64
-  # bands, 10 ms apart, as long as the recording.
+  # bands of 16 kHz, 10 ms apart, as long as the recording.
   audio: AudioFeatures = "log_mel"
   # Frames a second that are kept of a video.
   fps: float = 1.0
@@ -40,7 +43,15 @@ class Recipe(NamedTuple):
   min_seconds: float = 0.1
 
 
-def read_media(clip: Clip, root: Path, recipe: Recipe) -> Media:
+class Reading(NamedTuple):
+  """What the files of a clip hold."""
+
+  media: Media
+  # How long they last; 0 where they do not tell.
+  seconds: float
+
+
+def read_media(clip: Clip, root: Path, recipe: Recipe) -> Reading:
   """The arrays of a clip.
 
   Args:
@@ -51,18 +62,20 @@ def read_media(clip: Clip, root: Path, recipe: Recipe) -> Media:
   Raises:
     UserError: a file that is missing, broken, too short, or outside the root.
   """
-  return Media(
-    _audio(clip, root, recipe), _frames(clip, root, recipe), clip.text or ""
-  )
+  audio, audio_seconds = _audio(clip, root, recipe)
+  frames, video_seconds = _frames(clip, root, recipe)
+  media = Media(audio, frames, clip.text or "")
+  return Reading(media, max(audio_seconds, video_seconds))
 
 
-def _audio(clip: Clip, root: Path, recipe: Recipe) -> np.ndarray:
+def _audio(clip: Clip, root: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
+  """Features, and how long the sound lasts."""
   dtype = np.float16 if recipe.half else np.float32
   if clip.audio is None:
-    return np.zeros((0, 0), dtype)
+    return np.zeros((0, 0), dtype), 0.0
   path = inside(root, clip.audio)
   if path.suffix in ARRAYS:
-    return _checked(path, ARRAYS[path.suffix](path)).astype(dtype)
+    return _checked(path, ARRAYS[path.suffix](path)).astype(dtype), 0.0
   waveform, rate = read_audio(path)
   seconds = len(waveform) / rate
   if seconds < recipe.min_seconds:
@@ -71,12 +84,14 @@ def _audio(clip: Clip, root: Path, recipe: Recipe) -> np.ndarray:
       f"{recipe.min_seconds} s"
     )
   features: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "log_mel": lambda x, hertz: log_mel(x, hertz, MEL_BINS),
+    "log_mel": lambda x, hertz: log_mel(
+      resample(x, hertz, MEL_RATE), MEL_RATE, MEL_BINS
+    ),
     "ks": ks_filter_bank,
     # Bins first, as the authors' model takes them.
     "cremad": lambda x, hertz: cremad_spectrogram(x, hertz).T,
   }
-  return features[recipe.audio](waveform, rate).astype(dtype)
+  return features[recipe.audio](waveform, rate).astype(dtype), seconds
 
 
 def _read_numpy(path: Path) -> np.ndarray:
@@ -104,12 +119,16 @@ def _checked(path: Path, array: np.ndarray) -> np.ndarray:
   return array
 
 
-def _frames(clip: Clip, root: Path, recipe: Recipe) -> tuple[bytes, ...]:
+def _frames(
+  clip: Clip, root: Path, recipe: Recipe
+) -> tuple[tuple[bytes, ...], float]:
+  """JPEG files, and how long a video lasts."""
   if clip.frames is not None:
     frames = read_frames(inside(root, clip.frames), recipe.shorter_side)
-  elif clip.video is not None:
-    path = inside(root, clip.video)
-    frames = read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
-  else:
-    return ()
-  return tuple(encode_jpeg(frame) for frame in frames)
+    return tuple(encode_jpeg(frame) for frame in frames), 0.0
+  if clip.video is None:
+    return (), 0.0
+  path = inside(root, clip.video)
+  frames = read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
+  jpegs = tuple(encode_jpeg(frame) for frame in frames)
+  return jpegs, len(jpegs) / recipe.fps

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rollingq_jax.data.manifest import Clip
-from rollingq_jax.data.prepare.media import Recipe, read_media
+from rollingq_jax.data.prepare.media import Reading, Recipe, read_media
 from rollingq_jax.data.records import Media
 from rollingq_jax.errors import UserError
 
@@ -28,6 +28,8 @@ class Outcome(NamedTuple):
   digest: str = ""
   # Features of a time step of sound, 0 where there is no sound.
   width: int = 0
+  # How long its files last; 0 where they do not tell.
+  seconds: float = 0.0
   reason: str = ""
 
 
@@ -60,14 +62,7 @@ def read_all(
 
 def load_media(file: Path) -> Media:
   """Media that `read_all` has put into a file."""
-  with np.load(file, allow_pickle=False) as arrays:
-    ends = np.cumsum(arrays["lengths"])
-    joined = arrays["frames"].tobytes()
-    frames = [
-      joined[end - length : end]
-      for end, length in zip(ends, arrays["lengths"], strict=True)
-    ]
-    return Media(arrays["audio"], tuple(frames), str(arrays["text"]))
+  return _load(file).media
 
 
 def _map(
@@ -87,14 +82,27 @@ def _read(root: Path, recipe: Recipe, folder: Path, clip: Clip) -> Outcome:
   try:
     if not file.exists():
       _save(read_media(clip, root, recipe), file)
-    media = load_media(file)
-    return Outcome(clip.id, file, media.digest, media.audio.shape[1])
+    media, seconds = _load(file)
+    return Outcome(clip.id, file, media.digest, media.audio.shape[1], seconds)
   except UserError as error:
     return Outcome(clip.id, None, reason=" ".join(str(error).split()))
 
 
-def _save(media: Media, file: Path) -> None:
+def _load(file: Path) -> Reading:
+  with np.load(file, allow_pickle=False) as arrays:
+    ends = np.cumsum(arrays["lengths"])
+    joined = arrays["frames"].tobytes()
+    frames = [
+      joined[end - length : end]
+      for end, length in zip(ends, arrays["lengths"], strict=True)
+    ]
+    media = Media(arrays["audio"], tuple(frames), str(arrays["text"]))
+    return Reading(media, float(arrays["seconds"]))
+
+
+def _save(reading: Reading, file: Path) -> None:
   """Writes under another name first: a kill leaves no half file."""
+  media, seconds = reading
   buffer = io.BytesIO()
   np.savez(
     buffer,
@@ -102,6 +110,7 @@ def _save(media: Media, file: Path) -> None:
     frames=np.frombuffer(b"".join(media.frames), np.uint8),
     lengths=np.array([len(frame) for frame in media.frames], np.int64),
     text=np.array(media.text),
+    seconds=np.array(seconds),
   )
   temporary = file.with_suffix(f".{os.getpid()}")
   temporary.write_bytes(buffer.getvalue())

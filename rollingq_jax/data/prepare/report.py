@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.prepare.pool import Outcome
 from rollingq_jax.data.records import REPORT_FILE
 
+# Times the median that a clip may last without a warning.
+LONG = 4
+
 
 def make_report(
   manifest: Manifest,
@@ -19,7 +23,7 @@ def make_report(
   outcomes: Sequence[Outcome],
   missing: Iterable[Problem],
 ) -> dict[str, Any]:
-  """Counts, problems, duplicates and leaks.
+  """Counts, problems, warnings, duplicates and leaks.
 
   Args:
     manifest: clips that were to be read.
@@ -41,6 +45,7 @@ def make_report(
       for split in sorted({clip.split for clip in clips})
     },
     "problems": dict(sorted(problems.items())),
+    "warnings": _warnings(outcomes),
     "duplicates": _duplicates(outcomes),
     "leaks": _leaks(clips, outcomes),
   }
@@ -59,9 +64,10 @@ def summary(report: dict[str, Any]) -> list[str]:
   sizes = " / ".join(
     f"{counts['total']} {split}" for split, counts in report["clips"].items()
   )
-  lines = [f"{sizes}; {report['note']}"]
+  lines = ["; ".join(filter(None, [sizes, report["note"]]))]
   for name, what in (
     ("problems", "clips left out: missing or broken"),
+    ("warnings", "clips kept that are much longer than the others"),
     ("duplicates", "groups of clips with the same content"),
     ("leaks", "leaks between splits"),
   ):
@@ -80,6 +86,17 @@ def _counts(
       name: labels[index] for index, name in enumerate(class_names)
     }
   return counts
+
+
+def _warnings(outcomes: Sequence[Outcome]) -> dict[str, str]:
+  """Clips that are longer than one would think, as a whole film is."""
+  known = {o.id: o.seconds for o in outcomes if o.seconds}
+  median = statistics.median(known.values()) if known else 0.0
+  return {
+    name: f"lasts {seconds:.1f} s, most clips about {median:.1f} s"
+    for name, seconds in sorted(known.items())
+    if seconds > LONG * median
+  }
 
 
 def _duplicates(outcomes: Sequence[Outcome]) -> list[list[str]]:
