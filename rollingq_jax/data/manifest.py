@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rollingq_jax.data.places import AnyPath, join
 from rollingq_jax.data.text_files import (
   Place,
   decode,
@@ -90,7 +91,7 @@ class Problem(NamedTuple):
   reason: str
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: AnyPath) -> Manifest:
   """Reads a manifest; the files that it names need not exist.
 
   Labels are all class ids (integers), all class names (ids by the order of
@@ -133,17 +134,17 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
   _replace(path, content)
 
 
-def read_class_names(folder: Path) -> tuple[str, ...] | None:
+def read_class_names(folder: AnyPath) -> tuple[str, ...] | None:
   """The names in `classes.txt` of the folder, one a line; None without it.
 
   Raises:
     UserError: an empty name, one that is there twice, or no UTF-8.
   """
   path = folder / CLASSES_FILE
-  return _parse_names(path, read_bytes(path)) if path.is_file() else None
+  return _parse_names(path, read_bytes(path)) if path.exists() else None
 
 
-def inside(root: Path, path: Path) -> Path:
+def inside(root: AnyPath, path: Path) -> AnyPath:
   """The file that `path`, relative to `root`, leads to, links followed.
 
   Whatever opens the files of a manifest finds them with this.
@@ -151,6 +152,9 @@ def inside(root: Path, path: Path) -> Path:
   Raises:
     UserError: it lies outside of `root`.
   """
+  # Buckets have no links, and the letters have been looked at.
+  if not isinstance(root, Path):
+    return join(root, path)
   try:
     top = root.resolve()
     found = (top / path).resolve()
@@ -166,7 +170,7 @@ def inside(root: Path, path: Path) -> Path:
 
 
 def _parse(
-  path: Path, content: bytes, known: tuple[str, ...] | None
+  path: AnyPath, content: bytes, known: tuple[str, ...] | None
 ) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
   """Clips and class names of a manifest's content."""
   rows = _rows(path, decode(path, content))
@@ -184,7 +188,7 @@ def _parse(
   return clips, names
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[Place, list[str]]]:
+def _rows(path: AnyPath, text: str) -> Iterator[tuple[Place, list[str]]]:
   """Cells of each row that is not empty, and the line where it begins."""
   reader = csv.reader(io.StringIO(text, newline=""), strict=True)
   while True:
@@ -329,7 +333,7 @@ def _named(place: Place, text: str, ids: dict[str, int]) -> int:
   return ids[text]
 
 
-def _parse_names(path: Path, content: bytes) -> tuple[str, ...]:
+def _parse_names(path: AnyPath, content: bytes) -> tuple[str, ...]:
   names: dict[str, int] = {}
   for place, name in numbered(path, decode(path, content)):
     if name in names:

@@ -7,9 +7,11 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from rollingq_jax.data.clips import ClipShape, DecodeClip
+from rollingq_jax.data.places import find_path
 from rollingq_jax.data.records import (
   REPORT_FILE,
   Entry,
+  local_copy,
   open_records,
   read_index,
   read_report,
@@ -135,12 +137,15 @@ def _folder(data: Any) -> Path:
       f"config.data.name is {data.name!r} and config.data.data_dir is unset; "
       f"prepare the media with `{command}`, then --config.data.data_dir=DIR"
     )
-  if not Path(data.data_dir).is_dir():
+  place = find_path(data.data_dir)
+  if not isinstance(place, Path):
+    return local_copy(place)
+  if not place.is_dir():
     raise UserError(
       f"config.data.data_dir {data.data_dir!r} is not a folder; make it with "
       f"`{command}`"
     )
-  return Path(data.data_dir)
+  return place
 
 
 def _shape(config: Any, entries: Sequence[Entry]) -> ClipShape:

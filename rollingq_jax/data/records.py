@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import platformdirs
 
+from rollingq_jax.data.places import AnyPath, copy_kept
+from rollingq_jax.data.text_files import read_bytes
 from rollingq_jax.errors import UserError
 
 INDEX_FILE, REPORT_FILE = "index.json", "report.json"
@@ -53,6 +56,22 @@ def write_index(folder: Path) -> None:
   temporary = folder / f".{INDEX_FILE}"
   temporary.write_text(json.dumps(index) + "\n", encoding="utf-8")
   os.replace(temporary, folder / INDEX_FILE)
+
+
+def local_copy(folder: AnyPath) -> Path:
+  """The folder, or where it is in a bucket its copy in the user's cache.
+
+  The files of records can be opened on this machine alone.
+
+  Raises:
+    UserError: a bucket that cannot be read, or holds no prepared data.
+  """
+  if isinstance(folder, Path):
+    return folder
+  facts = str(folder).encode() + read_bytes(folder / INDEX_FILE)
+  key = hashlib.sha256(facts).hexdigest()[:32]
+  cache = platformdirs.user_cache_path("rollingq_jax")
+  return copy_kept(folder, cache / "prepared" / key)
 
 
 def read_index(folder: Path) -> dict[str, list[Entry]]:

@@ -1,16 +1,16 @@
 """Text files that people write: where in them something is wrong."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
+from rollingq_jax.data.places import AnyPath, unreadable
 from rollingq_jax.errors import UserError
 
 
 class Place(NamedTuple):
   """A line of a file, counted from 1."""
 
-  path: Path
+  path: AnyPath
   line: int
 
   def error(self, message: str) -> UserError:
@@ -18,7 +18,7 @@ class Place(NamedTuple):
     return UserError(f"{self.path} line {self.line}: {message}")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: AnyPath) -> bytes:
   """The content of a file.
 
   Raises:
@@ -30,9 +30,12 @@ def read_bytes(path: Path) -> bytes:
     raise UserError(
       f"{path} cannot be read: {error.strerror}; check the path"
     ) from error
+  # What stands in for a bucket is not there, or answers in its own way.
+  except Exception as error:
+    raise unreadable(path, error) from error
 
 
-def decode(path: Path, content: bytes) -> str:
+def decode(path: AnyPath, content: bytes) -> str:
   """The content as text, without a byte order mark.
 
   Raises:
@@ -51,7 +54,7 @@ def decode(path: Path, content: bytes) -> str:
   return text.removeprefix("\ufeff")
 
 
-def numbered(path: Path, text: str) -> Iterator[tuple[Place, str]]:
+def numbered(path: AnyPath, text: str) -> Iterator[tuple[Place, str]]:
   """Lines that are not empty, and where they are."""
   for line, content in enumerate(text.split("\n"), 1):
     if content.strip():

@@ -23,12 +23,14 @@ from rollingq_jax.data.manifest import (
   Problem,
   read_manifest,
 )
+from rollingq_jax.data.places import AnyPath, absolute, find_path
+from rollingq_jax.data.prepare.beam import over_beam
 from rollingq_jax.data.prepare.builder import build_records
 from rollingq_jax.data.prepare.media import Recipe
-from rollingq_jax.data.prepare.pool import read_all
+from rollingq_jax.data.prepare.pool import Runner, over_processes, read_all
 from rollingq_jax.data.prepare.report import make_report, summary, write_report
 from rollingq_jax.data.prepare.verify import verify_records
-from rollingq_jax.data.records import REPORT_FILE, write_index
+from rollingq_jax.data.records import REPORT_FILE, local_copy, write_index
 from rollingq_jax.data.splits import with_all_splits
 from rollingq_jax.errors import UserError
 
@@ -38,6 +40,9 @@ examples:
   python -m rollingq_jax.data.prepare cremad CREMA-D --out data/cremad
   python -m rollingq_jax.data.prepare kinetics_sound KS --out data/ks
   python -m rollingq_jax.data.prepare verify data/mine
+  python -m rollingq_jax.data.prepare manifest gs://bucket/my.csv \\
+    --out data/mine --work gs://bucket/work --beam_runner DataflowRunner \\
+    --beam_options project=mine region=europe-west4 temp_location=gs://bucket/t
 
 The manifest and the folders of both sets: docs/data.md.
 """
@@ -62,7 +67,8 @@ def _parser() -> Parser:
   }
   for name, text in help_of.items():
     command = commands.add_parser(name, help=text)
-    command.add_argument("source", type=Path, metavar="PATH")
+    where = find_path if name in ("manifest", "verify") else Path
+    command.add_argument("source", type=where, metavar="PATH")
     if name != "verify":
       _add_options(command, name)
   return parser
@@ -76,6 +82,26 @@ def _add_options(command: OptionParser, what: str) -> None:
   add("--fps", type=float, default=1.0, help="frames kept a second of video")
   add("--half", action="store_true", help="spectrograms as float16")
   add("--processes", type=int, default=os.cpu_count() or 1)
+  add(
+    "--work",
+    type=find_path,
+    metavar="DIR",
+    help="folder of the clips that are read, kept at the end; with Beam one "
+    "that all workers see",
+  )
+  add(
+    "--beam_runner",
+    metavar="NAME",
+    help="read the clips by Apache Beam in place of processes, as with "
+    "DirectRunner, DataflowRunner",
+  )
+  add(
+    "--beam_options",
+    nargs="+",
+    default=(),
+    metavar="NAME=VALUE",
+    help="of the pipeline",
+  )
   add(
     "--allow_missing",
     action="store_true",
@@ -101,8 +127,8 @@ def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
   return 0
 
 
-def _verify(folder: Path) -> int:
-  wrong = verify_records(folder)
+def _verify(folder: AnyPath) -> int:
+  wrong = verify_records(local_copy(folder))
   for line in wrong:
     print(line, file=sys.stderr)
   print(f"{folder}: {'as written' if not wrong else f'{len(wrong)} faults'}")
@@ -111,20 +137,29 @@ def _verify(folder: Path) -> int:
 
 def _manifest(
   args: argparse.Namespace,
-) -> tuple[Manifest, tuple[Problem, ...], Path]:
+) -> tuple[Manifest, tuple[Problem, ...], AnyPath]:
   """Manifest, what the lists name and is not there, and the media's folder."""
   if args.what == "manifest":
     manifest = with_all_splits(read_manifest(args.source))
-    return manifest, (), args.source.absolute().parent
+    return manifest, (), absolute(args.source).parent
   module = {"cremad": cremad, "kinetics_sound": kinetics_sound}[args.what]
-  return *module.make_manifest(args.source, args.protocol), args.source
+  made = module.make_manifest(args.source, args.protocol)
+  return *made, absolute(args.source)
+
+
+def _runner(args: argparse.Namespace) -> Runner:
+  if args.beam_runner:
+    return over_beam(args.beam_runner, args.beam_options)
+  if args.beam_options:
+    raise UserError("--beam_options are of no use without --beam_runner")
+  return over_processes(args.processes)
 
 
 def _prepare(
   args: argparse.Namespace,
   manifest: Manifest,
   missing: tuple[Problem, ...],
-  root: Path,
+  root: AnyPath,
 ) -> None:
   recipe = Recipe(
     audio=args.audio,
@@ -134,7 +169,9 @@ def _prepare(
     phase=0.5 if args.what == "kinetics_sound" else 0.0,
     half=args.half,
   )
+  run = _runner(args)
   work = args.out.with_name(f"{args.out.name}.partial")
+  work.mkdir(parents=True, exist_ok=True)
   console = Console(stderr=True, highlight=False, soft_wrap=True)
   with Progress(console=console, disable=not console.is_terminal) as progress:
     task = progress.add_task("reading media", total=len(manifest.clips))
@@ -142,8 +179,8 @@ def _prepare(
       manifest.clips,
       root,
       recipe,
-      work / "media",
-      args.processes,
+      absolute(args.work or work / "media"),
+      run,
       lambda: progress.advance(task),
     )
   report = make_report(manifest, recipe, outcomes, missing)

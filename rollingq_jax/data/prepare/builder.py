@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rollingq_jax.data.manifest import Clip, Manifest
+from rollingq_jax.data.places import AnyPath
 from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.prepare.pool import Outcome, load_media
 from rollingq_jax.data.records import Media, import_tfds
@@ -92,7 +93,7 @@ def _features(tfds: Any, manifest: Manifest, width: int, recipe: Recipe) -> Any:
 
 
 def _examples(
-  manifest: Manifest, files: dict[str, Path], split: str, width: int
+  manifest: Manifest, files: dict[str, AnyPath], split: str, width: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   for clip in manifest.clips:
     if clip.split == split and clip.id in files:

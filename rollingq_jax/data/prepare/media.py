@@ -14,6 +14,7 @@ from rollingq_jax.data.audio import (
   resample,
 )
 from rollingq_jax.data.manifest import Clip, inside
+from rollingq_jax.data.places import AnyPath, on_this_machine
 from rollingq_jax.data.records import Media
 from rollingq_jax.data.video import encode_jpeg, read_frames, read_video
 from rollingq_jax.errors import UserError
@@ -51,7 +52,7 @@ class Reading(NamedTuple):
   seconds: float
 
 
-def read_media(clip: Clip, root: Path, recipe: Recipe) -> Reading:
+def read_media(clip: Clip, root: AnyPath, recipe: Recipe) -> Reading:
   """The arrays of a clip.
 
   Args:
@@ -62,18 +63,31 @@ def read_media(clip: Clip, root: Path, recipe: Recipe) -> Reading:
   Raises:
     UserError: a file that is missing, broken, too short, or outside the root.
   """
-  audio, audio_seconds = _audio(clip, root, recipe)
-  frames, video_seconds = _frames(clip, root, recipe)
+  audio, audio_seconds = _empty(recipe), 0.0
+  if clip.audio is not None:
+    with on_this_machine(inside(root, clip.audio)) as path:
+      audio, audio_seconds = _audio(path, recipe)
+  frames, video_seconds = (), 0.0
+  if clip.frames is not None:
+    with on_this_machine(inside(root, clip.frames)) as path:
+      frames = _jpegs(read_frames(path, recipe.shorter_side))
+  elif clip.video is not None:
+    with on_this_machine(inside(root, clip.video)) as path:
+      frames = _jpegs(
+        read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
+      )
+    video_seconds = len(frames) / recipe.fps
   media = Media(audio, frames, clip.text or "")
   return Reading(media, max(audio_seconds, video_seconds))
 
 
-def _audio(clip: Clip, root: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
+def _empty(recipe: Recipe) -> np.ndarray:
+  return np.zeros((0, 0), np.float16 if recipe.half else np.float32)
+
+
+def _audio(path: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
   """Features, and how long the sound lasts."""
-  dtype = np.float16 if recipe.half else np.float32
-  if clip.audio is None:
-    return np.zeros((0, 0), dtype), 0.0
-  path = inside(root, clip.audio)
+  dtype = _empty(recipe).dtype
   if path.suffix in ARRAYS:
     return _checked(path, ARRAYS[path.suffix](path)).astype(dtype), 0.0
   waveform, rate = read_audio(path)
@@ -119,16 +133,5 @@ def _checked(path: Path, array: np.ndarray) -> np.ndarray:
   return array
 
 
-def _frames(
-  clip: Clip, root: Path, recipe: Recipe
-) -> tuple[tuple[bytes, ...], float]:
-  """JPEG files, and how long a video lasts."""
-  if clip.frames is not None:
-    frames = read_frames(inside(root, clip.frames), recipe.shorter_side)
-    return tuple(encode_jpeg(frame) for frame in frames), 0.0
-  if clip.video is None:
-    return (), 0.0
-  path = inside(root, clip.video)
-  frames = read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
-  jpegs = tuple(encode_jpeg(frame) for frame in frames)
-  return jpegs, len(jpegs) / recipe.fps
+def _jpegs(frames: np.ndarray) -> tuple[bytes, ...]:
+  return tuple(encode_jpeg(frame) for frame in frames)

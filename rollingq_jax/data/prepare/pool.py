@@ -1,19 +1,20 @@
-"""All clips at once, over processes; what is done stays done."""
+"""All clips at once, by whatever runs them; what is done stays done."""
 
 import hashlib
 import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from rollingq_jax.data.manifest import Clip
+from rollingq_jax.data.places import AnyPath, join
 from rollingq_jax.data.prepare.media import Reading, Recipe, read_media
 from rollingq_jax.data.records import Media
 from rollingq_jax.errors import UserError
@@ -23,7 +24,7 @@ class Outcome(NamedTuple):
   """What came of a clip: a file with its media, or the reason for none."""
 
   id: str
-  file: Path | None
+  file: AnyPath | None
   # Of the media, as `Media.digest`.
   digest: str = ""
   # Features of a time step of sound, 0 where there is no sound.
@@ -33,12 +34,19 @@ class Outcome(NamedTuple):
   reason: str = ""
 
 
+# (function, clips, folder for what it must write) -> outcomes in the order of
+# the clips.
+Runner: TypeAlias = Callable[
+  [Callable[[Clip], Outcome], Sequence[Clip], AnyPath], Iterable[Outcome]
+]
+
+
 def read_all(
   clips: Sequence[Clip],
-  root: Path,
+  root: AnyPath,
   recipe: Recipe,
-  folder: Path,
-  processes: int,
+  folder: AnyPath,
+  run: Runner,
   on_progress: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
   """Reads the media of all clips, in their order.
@@ -49,35 +57,45 @@ def read_all(
     recipe: how to make arrays of them.
     folder: gets a file for each clip. Those that are there already are not
       made again, unless clip, recipe or media have changed since.
-    processes: that work side by side; 0: this one alone.
+    run: does it for all of them, on this machine or on many.
     on_progress: called after each clip.
   """
   folder.mkdir(parents=True, exist_ok=True)
   outcomes = []
-  for outcome in _map(partial(_read, root, recipe, folder), clips, processes):
+  for outcome in run(partial(_read, root, recipe, folder), clips, folder):
     outcomes.append(outcome)
     on_progress()
   return outcomes
 
 
-def load_media(file: Path) -> Media:
+def over_processes(count: int) -> Runner:
+  """Processes of this machine, side by side; 0: this one alone."""
+  return partial(_map, count)
+
+
+def load_media(file: AnyPath) -> Media:
   """Media that `read_all` has put into a file."""
   return _load(file).media
 
 
 def _map(
-  function: Callable[[Clip], Outcome], clips: Sequence[Clip], processes: int
+  count: int,
+  function: Callable[[Clip], Outcome],
+  clips: Sequence[Clip],
+  unused_folder: AnyPath,
 ) -> Iterator[Outcome]:
-  if not processes:
+  if not count:
     yield from map(function, clips)
     return
   # Forking a process that has threads, as video decoders do, may hang.
   context = multiprocessing.get_context("spawn")
-  with ProcessPoolExecutor(processes, mp_context=context) as pool:
+  with ProcessPoolExecutor(count, mp_context=context) as pool:
     yield from pool.map(function, clips, chunksize=8)
 
 
-def _read(root: Path, recipe: Recipe, folder: Path, clip: Clip) -> Outcome:
+def _read(
+  root: AnyPath, recipe: Recipe, folder: AnyPath, clip: Clip
+) -> Outcome:
   file = folder / f"{_key(clip, root, recipe)}.npz"
   try:
     if not file.exists():
@@ -88,8 +106,8 @@ def _read(root: Path, recipe: Recipe, folder: Path, clip: Clip) -> Outcome:
     return Outcome(clip.id, None, reason=" ".join(str(error).split()))
 
 
-def _load(file: Path) -> Reading:
-  with np.load(file, allow_pickle=False) as arrays:
+def _load(file: AnyPath) -> Reading:
+  with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
     ends = np.cumsum(arrays["lengths"])
     joined = arrays["frames"].tobytes()
     frames = [
@@ -100,7 +118,7 @@ def _load(file: Path) -> Reading:
     return Reading(media, float(arrays["seconds"]))
 
 
-def _save(reading: Reading, file: Path) -> None:
+def _save(reading: Reading, file: AnyPath) -> None:
   """Writes under another name first: a kill leaves no half file."""
   media, seconds = reading
   buffer = io.BytesIO()
@@ -112,24 +130,30 @@ def _save(reading: Reading, file: Path) -> None:
     text=np.array(media.text),
     seconds=np.array(seconds),
   )
-  temporary = file.with_suffix(f".{os.getpid()}")
+  # Workers of two machines may have the same process id.
+  temporary = file.with_suffix(f".{uuid.uuid4().hex}")
   temporary.write_bytes(buffer.getvalue())
-  os.replace(temporary, file)
+  temporary.replace(file)
 
 
-def _key(clip: Clip, root: Path, recipe: Recipe) -> str:
+def _key(clip: Clip, root: AnyPath, recipe: Recipe) -> str:
   """Name for all that the media depend on."""
   paths = [clip.audio, clip.video, clip.frames]
-  stamps = [_stamp(root / path) for path in paths if path is not None]
+  stamps = [_stamp(join(root, path)) for path in paths if path is not None]
   facts = [str(clip), str(recipe), stamps]
   return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: AnyPath) -> list[int]:
   """Size and time of the last change; of a folder, of all files in it."""
   try:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [file.stat() for file in files]
+    return [number for file in files for number in _size_and_time(file.stat())]
   except OSError:
     return []
-  return [number for s in stats for number in (s.st_size, s.st_mtime_ns)]
+
+
+def _size_and_time(stat: Any) -> tuple[int, int]:
+  if isinstance(stat, os.stat_result):
+    return stat.st_size, stat.st_mtime_ns
+  return stat.length, stat.mtime
