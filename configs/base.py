@@ -65,6 +65,19 @@ def get_config(arg: str = "") -> ConfigDict:
   data.shapes = ConfigDict()
   # Samples of each split of `synthetic`.
   data.synthetic_size = 4
+  # The data set `tfds:NAME`, by the names of its features; "": it has none.
+  tfds = data.tfds = ConfigDict()
+  # Waveform [samples], or features [time, features].
+  tfds.audio = "audio"
+  # An image, or a video.
+  tfds.visual = ""
+  tfds.label = "label"
+  # Speaker or video: what is not divided where a split is cut from train.
+  tfds.group = ""
+  # Hz of waveforms; unset: what the data set states.
+  tfds.sample_rate = placeholder(int)
+  # What becomes of waveforms: log_mel | ks | cremad
+  tfds.audio_features = "log_mel"
   # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
   data.noise = "none"
   # Batches are made of sequences of similar length and cut to one of this many

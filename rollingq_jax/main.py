@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _pin(config: Any) -> None:
   """Writes into the config what the files that it names say."""
   if None in (config.task, config.num_classes):
-    from rollingq_jax.data.prepared import pin_task
+    from rollingq_jax.data.datasets import pin_task
 
     pin_task(config)
   encoders = [config.model.encoders.get(name) for name in config.modalities]

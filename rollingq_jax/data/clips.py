@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from rollingq_jax.data.records import Media, media_of
+from rollingq_jax.data.records import Frame, Media, media_of
 from rollingq_jax.data.source import Element
 from rollingq_jax.data.text import Tokenizer, encode
 from rollingq_jax.data.video import decode_jpeg, segment_indices
@@ -98,7 +98,7 @@ class DecodeClip(grain.transforms.RandomMap):
     if media.frames:
       rng_or_none = rng if self._train else None
       rows = segment_indices(len(media.frames), count, rng_or_none)
-      frames = [decode_jpeg(media.frames[row]) for row in rows]
+      frames = [_pixels(media.frames[row]) for row in rows]
     else:
       frames = [np.zeros((1, 1, 3), np.uint8)] * count
     mask = {"visual_mask": np.full(count, bool(media.frames))}
@@ -160,6 +160,10 @@ def _text(media: Media, length: int, tokenizer: Tokenizer) -> Element:
   """Ids of the text, cut at its end or padded, and where they are real."""
   (ids,), (mask,) = encode(tokenizer, [media.text], length)
   return {"text": ids, "text_mask": mask}
+
+
+def _pixels(frame: Frame) -> np.ndarray:
+  return decode_jpeg(frame) if isinstance(frame, bytes) else frame
 
 
 def _resized(

@@ -111,23 +111,9 @@ def load(config: Any) -> Dataset:
   return Dataset(splits, names, note, config.data.sentiment and not names)
 
 
-def pin_task(config: Any) -> None:
-  """Writes task and number of classes into a config that leaves them open.
-
-  Raises:
-    UserError: the config states another task than that of the data.
-  """
-  names = read_report(_folder(config.data))["class_names"]
-  task = "classification" if names else "regression"
-  if config.task not in (None, task):
-    raise UserError(
-      f"config.task is {config.task!r} but the labels in "
-      f"{config.data.data_dir} are {'classes' if names else 'numbers'}; leave "
-      "it out, or prepare the clips with other labels"
-    )
-  config.task = task
-  if config.num_classes is None:
-    config.num_classes = max(len(names), 1)
+def class_names(config: Any) -> tuple[str, ...]:
+  """Of the data in `config.data.data_dir`; () for regression."""
+  return tuple(read_report(_folder(config.data))["class_names"])
 
 
 def _folder(data: Any) -> Path:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import platformdirs
@@ -17,19 +17,24 @@ from rollingq_jax.errors import UserError
 INDEX_FILE, REPORT_FILE = "index.json", "report.json"
 
 
+# A JPEG file, or pixels uint8 [height, width, 3].
+Frame: TypeAlias = bytes | np.ndarray
+
+
 class Media(NamedTuple):
   """A clip's arrays; what it lacks is empty."""
 
   # [time, features].
   audio: np.ndarray
-  # JPEG files in the order of time.
-  frames: tuple[bytes, ...]
+  # In the order of time.
+  frames: tuple[Frame, ...]
   text: str
 
   @property
   def digest(self) -> str:
     """SHA-256 of all of it, the same for clips with the same content."""
-    parts = [self.audio.tobytes(), *self.frames, self.text.encode()]
+    frames = map(bytes, self.frames)
+    parts = [self.audio.tobytes(), *frames, self.text.encode()]
     sizes = ",".join(str(len(part)) for part in parts)
     return hashlib.sha256(sizes.encode() + b"".join(parts)).hexdigest()
 

@@ -58,6 +58,11 @@ CHECKS: dict[str, Check] = {
     (lambda x: x is None or x >= 1),
     "a number of at least 1, or unset",
   ),
+  "data.tfds.audio_features": one_of("log_mel", "ks", "cremad"),
+  "data.tfds.sample_rate": (
+    (lambda x: x is None or x >= 1000),
+    "a number of at least 1000, or unset",
+  ),
   "model.fusion": one_of(*FUSIONS),
   "model.dtype": one_of(*DTYPES),
   "model.num_heads": at_least(1),

@@ -108,6 +108,9 @@ def test_training_reads_prepared_data_of_a_bucket(
       name="manifest",
       data_dir="gs://bucket/out",
       crop_each_frame=False,
+      resize_on_device=False,
+      canvas=(256, 456),
+      sentiment=False,
       shapes={"audio": (10, 64), "visual": (1, 8, 8, 3)},
     ),
   )

@@ -5,6 +5,7 @@ from typing import Any
 from rollingq_jax.data import prepared
 from rollingq_jax.data.datasets import (
   av_digits,
+  from_tfds,
   mosei,
   mosei_text,
   mosi,
@@ -32,15 +33,38 @@ def load_dataset(config: Any) -> Dataset:
     "mosi": mosi.load,
     "synthetic": synthetic.load,
   }
-  if config.data.name not in loaders:
+  loader = loaders.get(config.data.name)
+  if from_tfds.is_meant(config):
+    loader = from_tfds.load
+  if loader is None:
     raise UserError(
       f"config.data.name is {config.data.name!r}; expected one of "
-      f"{', '.join(loaders)} ('synthetic' has the shapes of the config, and "
-      "random numbers)"
+      f"{', '.join(loaders)}, tfds:NAME ('synthetic' has the shapes of the "
+      "config, and random numbers)"
     )
-  dataset = loaders[config.data.name](config)
+  dataset = loader(config)
   check_dataset(
     dataset, tuple(config.modalities), config.num_classes, config.task
   )
   check_ids(dataset, config)
   return dataset
+
+
+def pin_task(config: Any) -> None:
+  """Writes task and number of classes into a config that leaves them open.
+
+  Raises:
+    UserError: no such data, or the config states another task than its.
+  """
+  find = from_tfds if from_tfds.is_meant(config) else prepared
+  names = find.class_names(config)
+  task = "classification" if names else "regression"
+  if config.task not in (None, task):
+    raise UserError(
+      f"config.task is {config.task!r} but the labels in "
+      f"{config.data.data_dir} are {'classes' if names else 'numbers'}; leave "
+      "it out, or prepare the clips with other labels"
+    )
+  config.task = task
+  if config.num_classes is None:
+    config.num_classes = max(len(names), 1)

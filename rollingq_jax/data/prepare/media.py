@@ -25,6 +25,16 @@ AudioFeatures = Literal["log_mel", "ks", "cremad"]
 MEL_RATE = 16000
 MEL_BINS = 64
 
+# By name: (waveform, its rate) -> [time, features].
+FEATURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+  "log_mel": lambda x, hertz: log_mel(
+    resample(x, hertz, MEL_RATE), MEL_RATE, MEL_BINS
+  ),
+  "ks": ks_filter_bank,
+  # Bins first, as the authors' model takes them.
+  "cremad": lambda x, hertz: cremad_spectrogram(x, hertz).T,
+}
+
 
 class Recipe(NamedTuple):
   """How media become arrays; the same for all clips of a data set."""
@@ -97,15 +107,7 @@ def _audio(path: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
       f"{path} is too short: {seconds:.2f} s of sound; expected at least "
       f"{recipe.min_seconds} s"
     )
-  features: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "log_mel": lambda x, hertz: log_mel(
-      resample(x, hertz, MEL_RATE), MEL_RATE, MEL_BINS
-    ),
-    "ks": ks_filter_bank,
-    # Bins first, as the authors' model takes them.
-    "cremad": lambda x, hertz: cremad_spectrogram(x, hertz).T,
-  }
-  return features[recipe.audio](waveform, rate).astype(dtype), seconds
+  return FEATURES[recipe.audio](waveform, rate).astype(dtype), seconds
 
 
 def _read_numpy(path: Path) -> np.ndarray:

@@ -125,7 +125,7 @@ def _save(reading: Reading, file: AnyPath) -> None:
   np.savez(
     buffer,
     audio=media.audio,
-    frames=np.frombuffer(b"".join(media.frames), np.uint8),
+    frames=np.frombuffer(b"".join(map(bytes, media.frames)), np.uint8),
     lengths=np.array([len(frame) for frame in media.frames], np.int64),
     text=np.array(media.text),
     seconds=np.array(seconds),
