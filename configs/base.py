@@ -36,6 +36,9 @@ def get_config(arg: str = "") -> ConfigDict:
   data.name = ""
   # Folder with raw files; unset: what the data set ships.
   data.data_dir = placeholder(str)
+  # How the splits of prepared data were made; written by the run, or checked
+  # where it is given.
+  data.splits = placeholder(str)
   # Time steps kept of a sequence; unset: the data set's own choice.
   data.num_frames = placeholder(int)
   data.speaker_disjoint = False

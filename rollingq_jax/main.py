@@ -71,10 +71,9 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _pin(config: Any) -> None:
   """Writes into the config what the files that it names say."""
-  if None in (config.task, config.num_classes):
-    from rollingq_jax.data.datasets import pin_task
+  from rollingq_jax.data.datasets import pin_data
 
-    pin_task(config)
+  pin_data(config)
   encoders = [config.model.encoders.get(name) for name in config.modalities]
   if any(encoder and encoder.kind == "text" for encoder in encoders):
     from rollingq_jax.data.vocabulary import pin_tokenizer

@@ -111,6 +111,21 @@ def load(config: Any) -> Dataset:
   return Dataset(splits, names, note, config.data.sentiment and not names)
 
 
+def pin_splits(config: Any) -> None:
+  """Writes how the splits were made into a config that leaves it open.
+
+  Raises:
+    UserError: no such data, or data with other splits.
+  """
+  made = read_report(_folder(config.data))["note"]
+  if config.data.splits not in (None, made):
+    raise UserError(
+      f"config.data.splits is {config.data.splits!r} but those of "
+      f"{config.data.data_dir} are {made!r}"
+    )
+  config.data.splits = made
+
+
 def class_names(config: Any) -> tuple[str, ...]:
   """Of the data in `config.data.data_dir`; () for regression."""
   return tuple(read_report(_folder(config.data))["class_names"])

@@ -42,7 +42,7 @@ def with_all_splits(manifest: Manifest, seed: int = 0) -> Manifest:
         for clip in clips
       ]
       notes.append(f"{name} cut from train with seed {seed}")
-  note = "; ".join(filter(None, [manifest.note, *notes]))
+  note = "; ".join(filter(None, [manifest.note, *notes])) or "splits as listed"
   return manifest._replace(clips=tuple(clips), note=note)
 
 

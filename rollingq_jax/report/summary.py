@@ -37,6 +37,9 @@ def print_summary(workdir: Path, console: Console | None = None) -> None:
   elif run.windows and run.config["rollingq"]["enabled"]:
     console.print("RollingQ: no window called for a rotation.")
   console.print(test_table(run))
+  splits = run.config.get("data", {}).get("splits")
+  if splits:
+    console.print(f"splits: {splits}")
 
 
 def rolling_table(run: RunFiles) -> Table:

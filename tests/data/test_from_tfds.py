@@ -8,7 +8,7 @@ import pytest
 from rollingq_jax.config import load_config
 from rollingq_jax.data import evaluation_batches, load_dataset
 from rollingq_jax.data.audio import log_mel, resample
-from rollingq_jax.data.datasets import pin_task
+from rollingq_jax.data.datasets import pin_data
 from rollingq_jax.data.video import decode_jpeg, encode_jpeg
 from rollingq_jax.errors import UserError
 
@@ -106,7 +106,7 @@ def config(folder, repo_root):
     } | {name.replace("__", "."): value for name, value in fields.items()}
     overrides = [f"--config.{name}={value}" for name, value in values.items()]
     made = load_config(str(repo_root / "configs" / "manifest.py"), overrides)
-    pin_task(made)
+    pin_data(made)
     return made
 
   return make

@@ -63,6 +63,10 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
   assert "24 train" in done.stdout
   config = json.loads((workdir / "config.json").read_text())
   assert config["num_classes"] == 2
+  made = json.loads((out / "report.json").read_text())["note"]
+  assert made
+  assert config["data"]["splits"] == made
+  assert f"splits: {made}" in " ".join(done.stdout.split())
   lines = [
     json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
   ]

@@ -15,6 +15,9 @@ from rollingq_jax.data.source import Dataset, check_dataset
 from rollingq_jax.data.vocabulary import check_ids
 from rollingq_jax.errors import UserError
 
+# Made by `python -m rollingq_jax.data.prepare`.
+PREPARED = ("cremad", "kinetics_sound", "manifest")
+
 
 def load_dataset(config: Any) -> Dataset:
   """The data set that `config.data.name` names, checked.
@@ -24,10 +27,8 @@ def load_dataset(config: Any) -> Dataset:
       not fit the config.
   """
   loaders = {
+    **dict.fromkeys(PREPARED, prepared.load),
     "av_digits": av_digits.load,
-    "cremad": prepared.load,
-    "kinetics_sound": prepared.load,
-    "manifest": prepared.load,
     "mosei": mosei.load,
     "mosei_text": mosei_text.load,
     "mosi": mosi.load,
@@ -50,12 +51,19 @@ def load_dataset(config: Any) -> Dataset:
   return dataset
 
 
-def pin_task(config: Any) -> None:
-  """Writes task and number of classes into a config that leaves them open.
+def pin_data(config: Any) -> None:
+  """Writes into a config what prepared data say: splits, task, classes.
 
   Raises:
-    UserError: no such data, or the config states another task than its.
+    UserError: no such data, or the config states something else than they do.
   """
+  if config.data.name in PREPARED:
+    prepared.pin_splits(config)
+  if None in (config.task, config.num_classes):
+    _pin_task(config)
+
+
+def _pin_task(config: Any) -> None:
   find = from_tfds if from_tfds.is_meant(config) else prepared
   names = find.class_names(config)
   task = "classification" if names else "regression"
