@@ -78,10 +78,21 @@ def _add_options(command: OptionParser, what: str) -> None:
   audio = {"cremad": "cremad", "kinetics_sound": "ks"}.get(what, "log_mel")
   add = command.add_argument
   add("--out", type=Path, required=True, metavar="DIR", help="new folder")
-  add("--audio", choices=("log_mel", "ks", "cremad"), default=audio)
+  add(
+    "--audio",
+    choices=("log_mel", "ks", "cremad"),
+    default=audio,
+    help="what becomes of sound: 64 mel bands, or as the authors prepare "
+    f"these sets; here {audio}",
+  )
   add("--fps", type=float, default=1.0, help="frames kept a second of video")
   add("--half", action="store_true", help="spectrograms as float16")
-  add("--processes", type=int, default=os.cpu_count() or 1)
+  add(
+    "--processes",
+    type=int,
+    default=os.cpu_count() or 1,
+    help="that read clips side by side; 0: this one alone",
+  )
   add(
     "--work",
     type=find_path,
