@@ -46,12 +46,15 @@ def _parser() -> Parser:
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.config import load_config
+  from rollingq_jax.data.datasets import pin_data
   from rollingq_jax.data.vocabulary import pin_tokenizer
   from rollingq_jax.pretrained import load_weights, pin_weights
   from rollingq_jax.training.checks import check_config
 
   config = load_config(args.config, overrides)
   config.pretrained.file = str(args.weights)
+  if None in (config.task, config.num_classes):
+    pin_data(config)
   pin_tokenizer(config)
   check_config(config)
   pin_weights(config)
