@@ -124,7 +124,7 @@ class DecodeClip(grain.transforms.RandomMap):
     height, width, _ = frame.shape
     if self._train:
       return View(random_box(width, height, rng), bool(rng.random() < 0.5))
-    return View((0, 0, width, height), False)
+    return View((0.0, 0.0, float(width), float(height)), False)
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
@@ -138,12 +138,12 @@ def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
     ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
     if 0 < w <= width and 0 < h <= height:
-      left = int(rng.integers(0, width - w + 1))
-      upper = int(rng.integers(0, height - h + 1))
+      left = float(rng.integers(0, width - w + 1))
+      upper = float(rng.integers(0, height - h + 1))
       return (left, upper, left + w, upper + h)
   ratio = min(max(width / height, 3 / 4), 4 / 3)
   w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
-  left, upper = (width - w) // 2, (height - h) // 2
+  left, upper = float((width - w) // 2), float((height - h) // 2)
   return (left, upper, left + w, upper + h)
 
 
