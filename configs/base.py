@@ -83,6 +83,9 @@ def get_config(arg: str = "") -> ConfigDict:
   tfds.audio_features = "log_mel"
   # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
   data.noise = "none"
+  # SpecAugment of what encoders of the kinds spectrogram and resnet18 take: the
+  # widest bands of the first and the second axis that are hidden in training.
+  data.spec_augment = (0, 0)
   # Batches are made of sequences of similar length and cut to one of this many
   # lengths, each compiled once; 1: all have the longest one.
   data.length_buckets = 1

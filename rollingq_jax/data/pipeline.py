@@ -1,7 +1,8 @@
 """Grain pipelines: deterministic, resumable, sharded by process.
 
-    source -> seed -> shuffle -> decode -> corrupt -> drop modalities
-      -> group by length -> share of this process -> batch -> cut
+    source -> seed -> shuffle -> decode -> hide bands -> corrupt
+      -> drop modalities -> group by length -> share of this process
+      -> batch -> cut
 
 The order depends on the seed and the epoch (and lengths, where grouped) alone,
 so a batch holds the same samples in the same rows on any number of processes.
@@ -18,11 +19,14 @@ from rollingq_jax.data.buckets import Cut, Ordered, Planner, bucket_of
 from rollingq_jax.data.dropout import DropModalities
 from rollingq_jax.data.noise import AddNoise
 from rollingq_jax.data.source import Element, Source
+from rollingq_jax.data.spec_augment import HideBands
 from rollingq_jax.data.vocabulary import vocab_sizes
 from rollingq_jax.errors import UserError
 
 # Kinds of encoders whose inputs may be shorter than usual.
 SEQUENCES = ("sequence", "text")
+# Whose inputs may be spectrograms.
+SPECTROGRAMS = ("spectrogram", "resnet18")
 
 
 class ProcessShare(grain.MapDataset):
@@ -85,13 +89,7 @@ def training_batches(
     process_count: how many processes share a batch.
   """
   dataset = grain.MapDataset.source(source).seed(config.seed).shuffle()
-  dataset = _decoded(dataset, source, train=True)
-  dataset = dataset.random_map(_noise(config, train=True))
-  if config.data.modality_dropout:
-    drop = DropModalities(
-      tuple(config.modalities), config.data.modality_dropout
-    )
-    dataset = dataset.random_map(drop)
+  dataset = _augmented(_decoded(dataset, source, train=True), config)
   rows = _rows(len(source), config.batch_size, device_count)
   planner = _planner(source, config, rows, train=True)
   if planner is not None:
@@ -157,12 +155,8 @@ def _planner(
   source: Source, config: Any, rows: int, *, train: bool
 ) -> Planner | None:
   """None where all batches have the full lengths."""
-  count, encoders = config.data.length_buckets, config.model.encoders
-  found = {
-    name: source.lengths(name)
-    for name in config.modalities
-    if name in encoders and encoders[name].kind in SEQUENCES
-  }
+  count = config.data.length_buckets
+  found = {name: source.lengths(name) for name in _of_kinds(config, SEQUENCES)}
   lengths = {name: x for name, x in found.items() if x is not None}
   if count == 1 or not lengths:
     return None
@@ -179,6 +173,30 @@ def _cut(
   batches: grain.MapDataset, planner: Planner | None
 ) -> grain.MapDataset:
   return batches if planner is None else Cut(batches, planner)
+
+
+def _augmented(dataset: grain.MapDataset, config: Any) -> grain.MapDataset:
+  """What training samples alone go through, and their noise."""
+  limits = tuple(config.data.spec_augment)
+  if any(limits):
+    seen = _of_kinds(config, SPECTROGRAMS)
+    dataset = dataset.random_map(HideBands(seen, limits))
+  dataset = dataset.random_map(_noise(config, train=True))
+  probability = config.data.modality_dropout
+  if not probability:
+    return dataset
+  drop = DropModalities(tuple(config.modalities), probability)
+  return dataset.random_map(drop)
+
+
+def _of_kinds(config: Any, kinds: tuple[str, ...]) -> tuple[str, ...]:
+  """Modalities whose encoders are of one of these kinds."""
+  encoders = config.model.encoders
+  return tuple(
+    name
+    for name in config.modalities
+    if name in encoders and encoders[name].kind in kinds
+  )
 
 
 def _rows(size: int, batch_size: int, device_count: int) -> int:

@@ -48,6 +48,10 @@ CHECKS: dict[str, Check] = {
   "data.num_threads": at_least(0),
   "data.prefetch_batches": at_least(0),
   "data.synthetic_size": at_least(1),
+  "data.spec_augment": (
+    (lambda x: len(x) == 2 and min(x) >= 0),
+    "two numbers of at least 0",
+  ),
   "data.length_buckets": at_least(1),
   "data.modality_dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
   "data.canvas": (

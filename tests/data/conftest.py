@@ -54,6 +54,7 @@ def pipeline_config() -> Callable[..., Any]:
         num_threads=num_threads,
         prefetch_batches=3,
         length_buckets=1,
+        spec_augment=(0, 0),
         modality_dropout=0.0,
       ),
     )
