@@ -47,8 +47,7 @@ def measure_cost(run: Run, state: TrainState) -> Cost:
 
   The steps are compiled as the run needs them, so that it need not wait twice.
   """
-  first: Any = run.batches[0]
-  batch = put_batch(first, run.mesh)
+  batch = put_batch(run.example, run.mesh)
   forward = run.eval_step.lower(state.variables, batch)
   train = run.train_step.lower(state, batch)
   compiled = train.compile()

@@ -51,6 +51,8 @@ class Run(NamedTuple):
   task: Task
   mesh: Mesh
   batches: grain.MapDataset
+  # A batch of this process, of the full shapes.
+  example: Any
   steps_per_epoch: int
   total_steps: int
   plan: WindowPlan
@@ -134,7 +136,8 @@ def make_run(
   balance = make_balance(config)
   task = make_task(config, dataset)
   streams, num_layers = pooled_streams(config), pooling_layers(config.model)
-  batch = put_batch(_first(batches) if example is None else example, mesh)
+  example = _first(batches) if example is None else example
+  batch = put_batch(example, mesh)
   state = init_state(
     model,
     tx,
@@ -153,6 +156,7 @@ def make_run(
     task=task,
     mesh=mesh,
     batches=batches,
+    example=example,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     plan=make_plan(config, steps_per_epoch, total_steps),
