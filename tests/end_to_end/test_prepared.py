@@ -40,7 +40,6 @@ SMALL = (
   "--config.model.width=16",
   "--config.model.depth=1",
   "--config.batch_size=8",
-  "--config.total_epochs=6",
   "--config.optimizer.warmup_epochs=1.0",
   "--config.optimizer.learning_rate=0.01",
 )
@@ -58,6 +57,7 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
     f"--workdir={workdir}",
     f"--config.data.data_dir={out}",
     *SMALL,
+    "--config.total_epochs=6",
   )
   assert done.returncode == 0, done.stderr
   assert "24 train" in done.stdout
@@ -81,9 +81,38 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
       f"--workdir={workdir}",
       f"--config.data.data_dir={out}",
       *SMALL,
+      "--config.total_epochs=6",
     ).returncode
     == 0
   )
+
+
+def test_lengths_frames_and_missing_modalities_as_options(
+  command, manifest, tmp_path
+):
+  out, workdir = tmp_path / "prepared", tmp_path / "run"
+  prepare = command.of("data.prepare")
+  done = prepare.run("manifest", str(manifest), "--out", str(out))
+  assert done.returncode == 0, done.stderr
+  done = command.run(
+    "--config=configs/manifest.py",
+    f"--workdir={workdir}",
+    f"--config.data.data_dir={out}",
+    "--config.data.resize_on_device=True",
+    "--config.data.canvas=(40, 48)",
+    "--config.data.length_buckets=3",
+    "--config.data.modality_dropout=0.3",
+    "--config.data.noise=sensor_failure",
+    *SMALL,
+    "--config.total_epochs=2",
+  )
+  assert done.returncode == 0, done.stderr
+  text = (workdir / "metrics.jsonl").read_text()
+  (plain, *noisy) = [
+    x for x in map(json.loads, text.splitlines()) if x["split"] == "test"
+  ]
+  assert (7 * plain["accuracy"]) % 1 == pytest.approx(0, abs=1e-4)
+  assert len({x["loss"] for x in (plain, *noisy)}) == 1 + len(noisy)
 
 
 @pytest.mark.parametrize("config", ["ks", "cremad", "manifest"])
