@@ -67,11 +67,13 @@ def get_config(arg: str = "") -> ConfigDict:
   model.num_heads = 4
   # As configs/av_digits.py has it at half this width.
   model.attention.cls_std = 0.05
+  # For features of one's own, with kind sequence.
+  sequence = {"frames_per_token": 1}
   patches = {"patch_size": (16, 16)}
   model.encoders = ConfigDict(
     {
-      "audio": {"kind": "spectrogram"} | patches,
-      "visual": {"kind": "patches"} | patches,
+      "audio": {"kind": "spectrogram"} | patches | sequence,
+      "visual": {"kind": "patches"} | patches | sequence,
       "text": _systems.text_encoder(),
     }
   )

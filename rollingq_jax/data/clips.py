@@ -28,12 +28,12 @@ class ClipShape(NamedTuple):
 
   # Time steps, features.
   audio: tuple[int, int] | None
-  # Frames, height, width, channels.
-  visual: tuple[int, int, int, int] | None
+  # Frames, height, width, channels; of features: time steps, features.
+  visual: tuple[int, int, int, int] | tuple[int, int] | None
   # Modalities that get a mask, as samples lack parts of them.
   masked: tuple[str, ...]
-  # Ids.
-  text: int | None = None
+  # Ids; of features: time steps, features.
+  text: int | tuple[int, int] | None = None
 
 
 class DecodeClip(grain.transforms.RandomMap):
@@ -70,13 +70,18 @@ class DecodeClip(grain.transforms.RandomMap):
 
   def random_map(self, element: Any, rng: np.random.Generator) -> Any:
     """Arrays of the modalities, their masks, and the label or target."""
-    media, made = media_of(element), {}
-    if self._shape.audio is not None:
-      made |= _audio(media, self._shape.audio)
-    if self._shape.visual is not None:
-      made |= self._visual(media, self._shape.visual, rng)
-    if self._shape.text is not None and self._tokenizer is not None:
-      made |= _text(media, self._shape.text, self._tokenizer)
+    media, shape = media_of(element), self._shape
+    made: Element = {}
+    if shape.audio is not None:
+      made |= _sequence("audio", media.audio, shape.audio)
+    if shape.visual is not None and len(shape.visual) == 2:
+      made |= _sequence("visual", media.visual, shape.visual)
+    elif shape.visual is not None:
+      made |= self._visual(media, shape.visual, rng)
+    if isinstance(shape.text, tuple):
+      made |= _sequence("text", media.words, shape.text)
+    elif shape.text is not None and self._tokenizer is not None:
+      made |= _text(media, shape.text, self._tokenizer)
     kept = {
       name: x
       for name, x in made.items()
@@ -147,13 +152,15 @@ def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
   return (left, upper, left + w, upper + h)
 
 
-def _audio(media: Media, shape: tuple[int, int]) -> Element:
-  """Sound cut at the end or padded with zeros, and where it is real."""
+def _sequence(
+  name: str, features: np.ndarray, shape: tuple[int, int]
+) -> Element:
+  """Features cut at the end or padded with zeros, and where they are real."""
   values = np.zeros(shape, np.float32)
-  kept = media.audio[: shape[0]]
+  kept = features[: shape[0]]
   if len(kept):
     values[: len(kept)] = kept
-  return {"audio": values, "audio_mask": np.arange(shape[0]) < len(kept)}
+  return {name: values, f"{name}_mask": np.arange(shape[0]) < len(kept)}
 
 
 def _text(media: Media, length: int, tokenizer: Tokenizer) -> Element:

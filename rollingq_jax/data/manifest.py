@@ -60,7 +60,7 @@ class Clip(NamedTuple):
   # Sound, a video with sound, or .npy and .pt with features of it.
   audio: Path | None = None
   video: Path | None = None
-  # Folder of images.
+  # Folder of images, or .npy and .pt with features of them.
   frames: Path | None = None
   # The transcript itself.
   text: str | None = None

@@ -21,6 +21,9 @@ from rollingq_jax.data.text import Tokenizer
 from rollingq_jax.data.vocabulary import open_tokenizer
 from rollingq_jax.errors import UserError
 
+# Numbers in the index that say how much of a modality a clip has.
+FIELDS = {"audio": "audio", "visual": "frames", "text": "text"}
+
 
 class PreparedSource:
   """The records of one split.
@@ -47,7 +50,10 @@ class PreparedSource:
     self._crop_each_frame, self._canvas = crop_each_frame, canvas
     self._tokenizer = tokenizer
     self.labels = np.array([entry.label for entry in entries])
-    self._steps = np.array([entry.audio for entry in entries])
+    self._steps = {
+      name: np.array([getattr(entry, field) for entry in entries])
+      for name, field in FIELDS.items()
+    }
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -73,11 +79,12 @@ class PreparedSource:
     )
 
   def lengths(self, modality: str) -> Lengths | None:
-    """Of sound that is masked where it is short."""
-    if modality != "audio" or "audio" not in self._shape.masked:
+    """Of features that are masked where they are short."""
+    shape = self._shape._asdict()[modality]
+    is_sequence = isinstance(shape, tuple) and len(shape) == 2
+    if not is_sequence or modality not in self._shape.masked:
       return None
-    full = (self._shape.audio or (0, 0))[0]
-    return Lengths(full, np.minimum(self._steps, full))
+    return Lengths(shape[0], np.minimum(self._steps[modality], shape[0]))
 
 
 def load(config: Any) -> Dataset:
@@ -89,7 +96,8 @@ def load(config: Any) -> Dataset:
   folder = _folder(config.data)
   index, report = read_index(folder), read_report(folder)
   shape = _shape(config, [e for entries in index.values() for e in entries])
-  tokenizer = None if shape.text is None else open_tokenizer(config)
+  has_ids = isinstance(shape.text, int)
+  tokenizer = open_tokenizer(config) if has_ids else None
   records = open_records(folder)
   canvas = tuple(config.data.canvas) if config.data.resize_on_device else None
   splits = {
@@ -131,6 +139,12 @@ def class_names(config: Any) -> tuple[str, ...]:
   return tuple(read_report(_folder(config.data))["class_names"])
 
 
+def find_folder(data_dir: str) -> Path:
+  """The folder, or where it is in a bucket its copy on this machine."""
+  place = find_path(data_dir)
+  return place if isinstance(place, Path) else local_copy(place)
+
+
 def _folder(data: Any) -> Path:
   command = f"python -m rollingq_jax.data.prepare {data.name} SOURCE --out DIR"
   if not data.data_dir:
@@ -138,9 +152,7 @@ def _folder(data: Any) -> Path:
       f"config.data.name is {data.name!r} and config.data.data_dir is unset; "
       f"prepare the media with `{command}`, then --config.data.data_dir=DIR"
     )
-  place = find_path(data.data_dir)
-  if not isinstance(place, Path):
-    return local_copy(place)
+  place = find_folder(data.data_dir)
   if not place.is_dir():
     raise UserError(
       f"config.data.data_dir {data.data_dir!r} is not a folder; make it with "
@@ -156,18 +168,20 @@ def _shape(config: Any, entries: Sequence[Entry]) -> ClipShape:
     for name in ("audio", "visual", "text")
     if name in config.modalities
   }
-  # Hardly a text is as long as another.
-  masked = ["text"]
-  if "audio" in wanted:
-    steps = wanted["audio"][0]
-    if any(entry.audio < steps for entry in entries):
-      masked.append("audio")
-  if any(not entry.frames for entry in entries):
-    masked.append("visual")
-  length = wanted["text"][0] if "text" in wanted else None
-  return ClipShape(
-    wanted.get("audio"), wanted.get("visual"), tuple(masked), length
-  )
+  text, visual = wanted.get("text"), wanted.get("visual")
+  # Images are chosen from however many there are.
+  needed = {name: shape[0] for name, shape in wanted.items()}
+  if visual is not None and len(visual) != 2:
+    needed["visual"] = 1
+  masked = [
+    name
+    for name, field in FIELDS.items()
+    if any(getattr(entry, field) < needed.get(name, 1) for entry in entries)
+  ]
+  if text is not None and len(text) == 1:
+    # Hardly a text is as long as another in tokens.
+    masked, text = [*{*masked, "text"}], text[0]
+  return ClipShape(wanted.get("audio"), visual, tuple(masked), text)
 
 
 def _check_splits(
@@ -184,13 +198,24 @@ def _check_splits(
 
 
 def _check_width(record: Element, shape: ClipShape, folder: Path) -> None:
-  width = record["audio"].shape[1]
-  if shape.audio is not None and shape.audio[1] != width:
-    raise UserError(
-      f"{folder} holds {width} features a time step of sound but "
-      f"config.data.shapes.audio is {shape.audio}; set its second number to "
-      f"{width}, or prepare with another --audio"
-    )
+  """Widths of features, which a record has where it has no time step too."""
+  fields = {"audio": "audio", "visual": "visual", "text": "words"}
+  for name, wanted in shape._asdict().items():
+    if name not in fields or not isinstance(wanted, tuple) or len(wanted) != 2:
+      continue
+    if fields[name] not in record:
+      raise UserError(
+        f"{folder} holds no features of {name!r} but config.data.shapes."
+        f"{name} is {wanted}; prepare clips that have them, or give the shape "
+        "of what there is"
+      )
+    width = record[fields[name]].shape[1]
+    if wanted[1] != width:
+      raise UserError(
+        f"{folder} holds {width} features a time step of {name!r} but "
+        f"config.data.shapes.{name} is {wanted}; set its second number to "
+        f"{width}, or prepare other features"
+      )
 
 
 def _check_text(

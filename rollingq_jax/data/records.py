@@ -15,10 +15,16 @@ from rollingq_jax.data.text_files import read_bytes
 from rollingq_jax.errors import UserError
 
 INDEX_FILE, REPORT_FILE = "index.json", "report.json"
+# Fields of media that are features [time, features].
+ARRAYS = ("audio", "visual", "words")
 
 
 # A JPEG file, or pixels uint8 [height, width, 3].
 Frame: TypeAlias = bytes | np.ndarray
+
+
+# Features [time, features] of what a clip lacks.
+NOTHING = np.zeros((0, 0), np.float32)
 
 
 class Media(NamedTuple):
@@ -29,12 +35,17 @@ class Media(NamedTuple):
   # In the order of time.
   frames: tuple[Frame, ...]
   text: str
+  # Features [time, features] in place of frames, and of the text.
+  visual: np.ndarray = NOTHING
+  words: np.ndarray = NOTHING
 
   @property
   def digest(self) -> str:
     """SHA-256 of all of it, the same for clips with the same content."""
     frames = map(bytes, self.frames)
     parts = [self.audio.tobytes(), *frames, self.text.encode()]
+    if len(self.visual) or len(self.words):
+      parts += [self.visual.tobytes(), self.words.tobytes()]
     sizes = ",".join(str(len(part)) for part in parts)
     return hashlib.sha256(sizes.encode() + b"".join(parts)).hexdigest()
 
@@ -45,7 +56,8 @@ class Entry(NamedTuple):
   id: str
   group: str
   label: int | float
-  # Time steps of sound, frames, characters; 0 where there is none.
+  # Time steps of sound, frames, characters, or time steps of features in place
+  # of these; 0 where there is none.
   audio: int
   frames: int
   text: int
@@ -140,18 +152,25 @@ def entries_of(source: Any) -> Iterator[Entry]:
       group=record["group"].decode(),
       label=np.asarray(record["label"]).item(),
       audio=len(media.audio),
-      frames=len(media.frames),
-      text=len(media.text),
+      frames=len(media.frames) or len(media.visual),
+      text=len(media.text) or len(media.words),
       digest=media.digest,
     )
 
 
 def media_of(record: dict[str, Any]) -> Media:
   """The arrays of a record, as they were put into it."""
-  audio = np.asarray(record["audio"])
-  if not len(audio):
-    audio = audio.reshape(0, 0)
-  return Media(audio, tuple(record["frames"]), record["text"].decode())
+  audio, visual, words = (
+    _features(record.get(name, NOTHING)) for name in ARRAYS
+  )
+  text = record["text"].decode()
+  return Media(audio, tuple(record["frames"]), text, visual, words)
+
+
+def _features(values: Any) -> np.ndarray:
+  """Without a width where there is no time step."""
+  array = np.asarray(values)
+  return array if len(array) else array.reshape(0, 0)
 
 
 def import_tfds() -> Any:

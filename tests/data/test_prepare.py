@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rollingq_jax.config import load_config
+from rollingq_jax.data import evaluation_batches, load_dataset
 from rollingq_jax.data.manifest import read_manifest
 from rollingq_jax.data.prepare.__main__ import main
 from rollingq_jax.data.records import open_records, read_index, read_report
@@ -97,6 +99,41 @@ def test_records_hold_what_the_files_held(tree, tmp_path, capsys):
   assert not report["problems"]
   assert not report["leaks"]
   assert not list(tmp_path.glob("*.partial"))
+
+
+def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):
+  rng = np.random.default_rng(0)
+  rows, made = ["id,split,label,audio,frames"], {}
+  for index, split in enumerate(("train", "validation", "test") * 2):
+    # Of any length; one clip is not seen at all.
+    made[f"c{index}"] = rng.standard_normal((index, 3)).astype(np.float32)
+    np.save(tmp_path / f"v{index}.npy", made[f"c{index}"])
+    np.save(tmp_path / f"a{index}.npy", rng.standard_normal((4, 2)))
+    seen = f"v{index}.npy" if index else ""
+    rows.append(f"c{index},{split},{index % 2},a{index}.npy,{seen}")
+  (tmp_path / "my.csv").write_text("\n".join(rows))
+  out = tmp_path / "out"
+  assert _prepare(tmp_path / "my.csv", out) == 0
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [
+      f"--config.data.data_dir={out}",
+      "--config.data.shapes.audio=(4, 2)",
+      "--config.data.shapes.visual=(3, 3)",
+      "--config.model.encoders.visual.kind=sequence",
+    ],
+  )
+  config.num_classes, config.task = 2, "classification"
+  for split, source in load_dataset(config).splits.items():
+    ids = [entry.id for entry in read_index(out)[split]]
+    batch = evaluation_batches(source, config)[0]
+    lengths = source.lengths("visual")
+    for row, name in enumerate(ids):
+      kept = made[name][:3]
+      assert batch["visual_mask"][row].sum() == len(kept)
+      assert lengths is None or lengths.real[row] == len(kept)
+      found = batch["visual"][row][batch["visual_mask"][row]]
+      np.testing.assert_array_equal(found, kept)
 
 
 def test_the_same_input_gives_the_same_bytes_on_any_number_of_processes(

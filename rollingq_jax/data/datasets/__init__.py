@@ -6,7 +6,7 @@ from rollingq_jax.data import prepared
 from rollingq_jax.data.datasets import (
   av_digits,
   from_tfds,
-  mosei,
+  mosei_clips,
   mosei_text,
   mosi,
   synthetic,
@@ -29,7 +29,7 @@ def load_dataset(config: Any) -> Dataset:
   loaders = {
     **dict.fromkeys(PREPARED, prepared.load),
     "av_digits": av_digits.load,
-    "mosei": mosei.load,
+    "mosei": mosei_clips.load,
     "mosei_text": mosei_text.load,
     "mosi": mosi.load,
     "synthetic": synthetic.load,

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,34 +59,63 @@ def load(config: Any) -> Dataset:
   refuse_speakers(config)
   is_regression = config.task == "regression"
   names = () if is_regression else name_classes(config.num_classes)
-  path = _find(config.data.data_dir, config.data.aligned)
-  parts = _read(path, config.data.aligned)
-  arrays = {
-    split: sentiment_targets(part["labels"].reshape(-1), len(names))
-    for split, part in parts.items()
+  found = read_features(config.data, config.modalities)
+  splits = {
+    split: ArraySource(
+      rows | sentiment_targets(found.sentiment[split], len(names))
+    )
+    for split, rows in found.arrays.items()
   }
+  return Dataset(splits, names, found.note, is_sentiment=True)
+
+
+class Features(NamedTuple):
+  """What a pickle holds, by split; see `load`."""
+
+  path: Path
+  # Features and masks of the modalities.
+  arrays: dict[str, Rows]
+  sentiment: dict[str, np.ndarray]
+  # Of each sample; None where nobody knows.
+  videos: dict[str, list[str] | None]
+  note: str
+
+
+def read_features(data: Any, modalities: Sequence[str]) -> Features:
+  """Features of some modalities, standardised, with masks.
+
+  Args:
+    data: `data_dir`, `aligned`, `num_frames` and `mask_padding` of a config.
+    modalities: those to read.
+
+  Raises:
+    UserError: no such file, a damaged one, or one of another layout.
+  """
+  path = _find(data.data_dir, data.aligned)
+  parts = _read(path, data.aligned)
+  arrays: dict[str, Rows] = {split: {} for split in parts}
   notes = [f"mosei is {path.name} with its own splits"]
-  chosen = _choose(config.modalities)
+  chosen = _choose(modalities)
   masks = {
     split: {name: real_steps(part[FEATURES[name]]) for name in chosen}
     for split, part in parts.items()
   }
   for modality in chosen:
     raw = {split: part[FEATURES[modality]] for split, part in parts.items()}
-    windows = {
-      split: _window(masks[split], modality, config.data) for split in parts
-    }
+    windows = {split: _window(masks[split], modality, data) for split in parts}
     made, broken = _sequences(path, raw, windows)
     if broken:
       notes.append(f"{broken} values of {modality} were not finite")
     for split, (values, mask) in made.items():
       arrays[split][modality] = values
-      if config.data.mask_padding:
+      if data.mask_padding:
         arrays[split][f"{modality}_mask"] = mask
   videos = {split: _videos(part.get("id")) for split, part in parts.items()}
+  sentiment = {
+    split: part["labels"].reshape(-1) for split, part in parts.items()
+  }
   note = "; ".join([*notes, describe_videos(videos)])
-  splits = {split: ArraySource(rows) for split, rows in arrays.items()}
-  return Dataset(splits, names, note, is_sentiment=True)
+  return Features(path, arrays, sentiment, videos, note)
 
 
 def refuse_speakers(config: Any) -> None:

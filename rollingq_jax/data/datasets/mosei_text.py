@@ -52,7 +52,8 @@ def load(config: Any) -> Dataset:
   """
   refuse_speakers(config)
   _refuse_others(config.modalities)
-  names = name_classes(config.num_classes)
+  is_regression = config.task == "regression"
+  names = () if is_regression else name_classes(config.num_classes)
   path = _find(config.data.data_dir)
   clips = _read(path)
   file, tokenizer = config.data.tokenizer, open_tokenizer(config)
@@ -60,7 +61,7 @@ def load(config: Any) -> Dataset:
   splits, full = {}, 0
   for split, found in clips.items():
     sentiment = np.array([clip.sentiment for clip in found])
-    rows = sentiment_targets(sentiment, config.num_classes)
+    rows = sentiment_targets(sentiment, len(names))
     rows["text"], mask = encode(tokenizer, [x.text for x in found], length)
     full += int(mask.all(axis=1).sum())
     if config.data.mask_padding:
@@ -72,7 +73,7 @@ def load(config: Any) -> Dataset:
     f"have {length} of them or were cut there; "
     f"{describe_videos({k: [x.video for x in clips[k]] for k in clips})}"
   )
-  return Dataset(splits, names, note)
+  return Dataset(splits, names, note, is_sentiment=True)
 
 
 def _refuse_others(modalities: Sequence[str]) -> None:

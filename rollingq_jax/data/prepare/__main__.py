@@ -11,12 +11,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress
 
 from rollingq_jax.command import OptionParser, Parser, run_command
-from rollingq_jax.data.datasets import cremad, kinetics_sound
+from rollingq_jax.data.datasets import cremad, kinetics_sound, mosei_clips
 from rollingq_jax.data.manifest import (
   KNOWN_FAULT,
   Manifest,
@@ -26,8 +27,13 @@ from rollingq_jax.data.manifest import (
 from rollingq_jax.data.places import AnyPath, absolute, find_path
 from rollingq_jax.data.prepare.beam import over_beam
 from rollingq_jax.data.prepare.builder import build_records
-from rollingq_jax.data.prepare.media import Recipe
-from rollingq_jax.data.prepare.pool import Runner, over_processes, read_all
+from rollingq_jax.data.prepare.media import Recipe, read_media
+from rollingq_jax.data.prepare.pool import (
+  Read,
+  Runner,
+  over_processes,
+  read_all,
+)
 from rollingq_jax.data.prepare.report import make_report, summary, write_report
 from rollingq_jax.data.prepare.verify import verify_records
 from rollingq_jax.data.records import REPORT_FILE, local_copy, write_index
@@ -39,6 +45,7 @@ examples:
   python -m rollingq_jax.data.prepare manifest my.csv --out data/mine
   python -m rollingq_jax.data.prepare cremad CREMA-D --out data/cremad
   python -m rollingq_jax.data.prepare kinetics_sound KS --out data/ks
+  python -m rollingq_jax.data.prepare mosei MOSEI --out data/mosei
   python -m rollingq_jax.data.prepare verify data/mine
   python -m rollingq_jax.data.prepare manifest gs://bucket/my.csv \\
     --out data/mine --work gs://bucket/work --beam_runner DataflowRunner \\
@@ -63,6 +70,7 @@ def _parser() -> Parser:
     "manifest": "your own media, listed in a CSV file",
     "cremad": "CREMA-D: folder with its lists and media",
     "kinetics_sound": "Kinetics-Sound: folder with its lists and media",
+    "mosei": "CMU-MOSEI: folder with its pickle of features",
     "verify": "check prepared records",
   }
   for name, text in help_of.items():
@@ -75,9 +83,38 @@ def _parser() -> Parser:
 
 
 def _add_options(command: OptionParser, what: str) -> None:
-  audio = {"cremad": "cremad", "kinetics_sound": "ks"}.get(what, "log_mel")
   add = command.add_argument
   add("--out", type=Path, required=True, metavar="DIR", help="new folder")
+  add("--half", action="store_true", help="spectrograms as float16")
+  add(
+    "--work",
+    type=find_path,
+    metavar="DIR",
+    help="folder of the clips that are read, kept at the end; with Beam one "
+    "that all workers see",
+  )
+  add(
+    "--allow_missing",
+    action="store_true",
+    help="go on without the clips that are missing or broken",
+  )
+  if what == "mosei":
+    # Its features are made, and lie in one file.
+    command.set_defaults(
+      audio="log_mel", fps=1.0, processes=0, beam_runner=None, beam_options=()
+    )
+    add(
+      "--unaligned",
+      action="store_true",
+      help="each modality at its own rate (mosei_senti_data_noalign.pkl)",
+    )
+  else:
+    _add_media_options(command, what)
+
+
+def _add_media_options(command: OptionParser, what: str) -> None:
+  audio = {"cremad": "cremad", "kinetics_sound": "ks"}.get(what, "log_mel")
+  add = command.add_argument
   add(
     "--audio",
     choices=("log_mel", "ks", "cremad"),
@@ -86,19 +123,11 @@ def _add_options(command: OptionParser, what: str) -> None:
     f"these sets; here {audio}",
   )
   add("--fps", type=float, default=1.0, help="frames kept a second of video")
-  add("--half", action="store_true", help="spectrograms as float16")
   add(
     "--processes",
     type=int,
     default=os.cpu_count() or 1,
     help="that read clips side by side; 0: this one alone",
-  )
-  add(
-    "--work",
-    type=find_path,
-    metavar="DIR",
-    help="folder of the clips that are read, kept at the end; with Beam one "
-    "that all workers see",
   )
   add(
     "--beam_runner",
@@ -112,11 +141,6 @@ def _add_options(command: OptionParser, what: str) -> None:
     default=(),
     metavar="NAME=VALUE",
     help="of the pipeline",
-  )
-  add(
-    "--allow_missing",
-    action="store_true",
-    help="go on without the clips that are missing or broken",
   )
   if what == "cremad":
     add("--protocol", default="honest", choices=cremad.PROTOCOLS)
@@ -134,7 +158,7 @@ def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
       f"--out {args.out} exists; choose a new folder, or check it with: "
       f"python -m rollingq_jax.data.prepare verify {args.out}"
     )
-  _prepare(args, *_manifest(args))
+  _prepare(args, _listed(args))
   return 0
 
 
@@ -146,16 +170,30 @@ def _verify(folder: AnyPath) -> int:
   return int(bool(wrong))
 
 
-def _manifest(
-  args: argparse.Namespace,
-) -> tuple[Manifest, tuple[Problem, ...], AnyPath]:
-  """Manifest, what the lists name and is not there, and the media's folder."""
+class Listed(NamedTuple):
+  """Clips to be read."""
+
+  manifest: Manifest
+  # What the set's lists name and is not there.
+  missing: tuple[Problem, ...]
+  # Folder of the media.
+  root: AnyPath
+  read: Read = read_media
+
+
+def _listed(args: argparse.Namespace) -> Listed:
   if args.what == "manifest":
     manifest = with_all_splits(read_manifest(args.source))
-    return manifest, (), absolute(args.source).parent
+    return Listed(manifest, (), absolute(args.source).parent)
+  root = absolute(args.source)
+  if args.what == "mosei":
+    manifest, read = mosei_clips.make_manifest(
+      args.source, aligned=not args.unaligned
+    )
+    return Listed(manifest, (), root, read)
   module = {"cremad": cremad, "kinetics_sound": kinetics_sound}[args.what]
-  made = module.make_manifest(args.source, args.protocol)
-  return *made, absolute(args.source)
+  manifest, missing = module.make_manifest(args.source, args.protocol)
+  return Listed(manifest, missing, root)
 
 
 def _runner(args: argparse.Namespace) -> Runner:
@@ -166,12 +204,8 @@ def _runner(args: argparse.Namespace) -> Runner:
   return over_processes(args.processes)
 
 
-def _prepare(
-  args: argparse.Namespace,
-  manifest: Manifest,
-  missing: tuple[Problem, ...],
-  root: AnyPath,
-) -> None:
+def _prepare(args: argparse.Namespace, listed: Listed) -> None:
+  manifest = listed.manifest
   recipe = Recipe(
     audio=args.audio,
     fps=args.fps,
@@ -188,13 +222,14 @@ def _prepare(
     task = progress.add_task("reading media", total=len(manifest.clips))
     outcomes = read_all(
       manifest.clips,
-      root,
+      listed.root,
       recipe,
       absolute(args.work or work / "media"),
       run,
       lambda: progress.advance(task),
+      listed.read,
     )
-  report = make_report(manifest, recipe, outcomes, missing)
+  report = make_report(manifest, recipe, outcomes, listed.missing)
   write_report(report, work)
   _check(report, work, args.allow_missing)
   build_records(manifest, outcomes, recipe, work / "records", work / "built")

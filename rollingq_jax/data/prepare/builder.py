@@ -15,7 +15,7 @@ from rollingq_jax.data.manifest import Clip, Manifest
 from rollingq_jax.data.places import AnyPath
 from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.prepare.pool import Outcome, load_media
-from rollingq_jax.data.records import Media, import_tfds
+from rollingq_jax.data.records import ARRAYS, Media, import_tfds
 from rollingq_jax.errors import UserError
 
 
@@ -41,11 +41,11 @@ def build_records(
   files = {o.id: o.file for o in outcomes if o.file is not None}
   if not files:
     raise UserError("no clip can be read; nothing is left to write")
-  width = _width(outcomes)
-  features = _features(tfds, manifest, width, recipe)
+  widths = _widths(outcomes)
+  features = _features(tfds, manifest, widths, recipe)
   names = {clip.split for clip in manifest.clips if clip.id in files}
   splits = {
-    name: _examples(manifest, files, name, width) for name in sorted(names)
+    name: _examples(manifest, files, name, widths) for name in sorted(names)
   }
   shutil.rmtree(work, ignore_errors=True)
   tfds.disable_progress_bar()
@@ -62,18 +62,27 @@ def build_records(
   shutil.rmtree(work)
 
 
-def _width(outcomes: Sequence[Outcome]) -> int:
-  """Features of a time step of sound, which records have room for."""
-  clip_of = {o.width: o.id for o in outcomes if o.width}
-  if len(clip_of) > 1:
-    found = ", ".join(f"{width} in {name}" for width, name in clip_of.items())
-    raise UserError(
-      f"audio features have different widths: {found}; expected one for all"
-    )
-  return next(iter(clip_of), 1)
+def _widths(outcomes: Sequence[Outcome]) -> dict[str, int]:
+  """Features of a time step that records have room for, by field.
+
+  Sound is always a field, of width 1 where no clip has any.
+  """
+  widths = {"audio": 1}
+  for place, field in enumerate(ARRAYS):
+    clip_of = {o.widths[place]: o.id for o in outcomes if o.widths[place]}
+    if len(clip_of) > 1:
+      found = ", ".join(f"{x} in {name}" for x, name in clip_of.items())
+      raise UserError(
+        f"{field} features have different widths: {found}; expected one for all"
+      )
+    if clip_of:
+      (widths[field],) = clip_of
+  return widths
 
 
-def _features(tfds: Any, manifest: Manifest, width: int, recipe: Recipe) -> Any:
+def _features(
+  tfds: Any, manifest: Manifest, widths: dict[str, int], recipe: Recipe
+) -> Any:
   features = tfds.features
   dtype = np.float16 if recipe.half else np.float32
   label = features.Scalar(np.float32)
@@ -84,30 +93,41 @@ def _features(tfds: Any, manifest: Manifest, width: int, recipe: Recipe) -> Any:
       "id": features.Text(),
       "group": features.Text(),
       "label": label,
-      "audio": features.Tensor(shape=(None, width), dtype=dtype),
       # The features for images need TensorFlow; bytes are bytes.
       "frames": features.Sequence(features.Text()),
       "text": features.Text(),
+      **{
+        field: features.Tensor(shape=(None, width), dtype=dtype)
+        for field, width in widths.items()
+      },
     }
   )
 
 
 def _examples(
-  manifest: Manifest, files: dict[str, AnyPath], split: str, width: int
+  manifest: Manifest,
+  files: dict[str, AnyPath],
+  split: str,
+  widths: dict[str, int],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
   for clip in manifest.clips:
     if clip.split == split and clip.id in files:
-      yield clip.id, _example(clip, load_media(files[clip.id]), width)
+      yield clip.id, _example(clip, load_media(files[clip.id]), widths)
 
 
-def _example(clip: Clip, media: Media, width: int) -> dict[str, Any]:
+def _example(
+  clip: Clip, media: Media, widths: dict[str, int]
+) -> dict[str, Any]:
   return {
     "id": clip.id,
     "group": clip.group or "",
     "label": clip.label,
-    "audio": media.audio.reshape(-1, width),
     "frames": list(media.frames),
     "text": media.text,
+    **{
+      field: getattr(media, field).reshape(-1, width)
+      for field, width in widths.items()
+    },
   }
 
 

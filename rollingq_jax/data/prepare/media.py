@@ -77,17 +77,20 @@ def read_media(clip: Clip, root: AnyPath, recipe: Recipe) -> Reading:
   if clip.audio is not None:
     with on_this_machine(inside(root, clip.audio)) as path:
       audio, audio_seconds = _audio(path, recipe)
-  frames, video_seconds = (), 0.0
+  frames, visual, video_seconds = (), _empty(recipe), 0.0
   if clip.frames is not None:
     with on_this_machine(inside(root, clip.frames)) as path:
-      frames = _jpegs(read_frames(path, recipe.shorter_side))
+      if path.suffix in ARRAYS:
+        visual = _array(path, recipe)
+      else:
+        frames = _jpegs(read_frames(path, recipe.shorter_side))
   elif clip.video is not None:
     with on_this_machine(inside(root, clip.video)) as path:
       frames = _jpegs(
         read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
       )
     video_seconds = len(frames) / recipe.fps
-  media = Media(audio, frames, clip.text or "")
+  media = Media(audio, frames, clip.text or "", visual, _empty(recipe))
   return Reading(media, max(audio_seconds, video_seconds))
 
 
@@ -97,9 +100,8 @@ def _empty(recipe: Recipe) -> np.ndarray:
 
 def _audio(path: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
   """Features, and how long the sound lasts."""
-  dtype = _empty(recipe).dtype
   if path.suffix in ARRAYS:
-    return _checked(path, ARRAYS[path.suffix](path)).astype(dtype), 0.0
+    return _array(path, recipe), 0.0
   waveform, rate = read_audio(path)
   seconds = len(waveform) / rate
   if seconds < recipe.min_seconds:
@@ -107,7 +109,13 @@ def _audio(path: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
       f"{path} is too short: {seconds:.2f} s of sound; expected at least "
       f"{recipe.min_seconds} s"
     )
-  return FEATURES[recipe.audio](waveform, rate).astype(dtype), seconds
+  features = FEATURES[recipe.audio](waveform, rate)
+  return features.astype(_empty(recipe).dtype), seconds
+
+
+def _array(path: Path, recipe: Recipe) -> np.ndarray:
+  array = _checked(path, ARRAYS[path.suffix](path))
+  return array.astype(_empty(recipe).dtype)
 
 
 def _read_numpy(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from rollingq_jax.data.manifest import Clip
 from rollingq_jax.data.places import AnyPath, join
 from rollingq_jax.data.prepare.media import Reading, Recipe, read_media
-from rollingq_jax.data.records import Media
+from rollingq_jax.data.records import ARRAYS, Media
 from rollingq_jax.errors import UserError
 
 
@@ -27,13 +27,15 @@ class Outcome(NamedTuple):
   file: AnyPath | None
   # Of the media, as `Media.digest`.
   digest: str = ""
-  # Features of a time step of sound, 0 where there is no sound.
-  width: int = 0
+  # Features of a time step of each of ARRAYS, 0 where there is none.
+  widths: Sequence[int] = (0, 0, 0)
   # How long its files last; 0 where they do not tell.
   seconds: float = 0.0
   reason: str = ""
 
 
+# (clip, folder that its files lie in, recipe) -> what they hold.
+Read: TypeAlias = Callable[[Clip, AnyPath, Recipe], Reading]
 # (function, clips, folder for what it must write) -> outcomes in the order of
 # the clips.
 Runner: TypeAlias = Callable[
@@ -48,6 +50,7 @@ def read_all(
   folder: AnyPath,
   run: Runner,
   on_progress: Callable[[], None] = lambda: None,
+  read: Read = read_media,
 ) -> list[Outcome]:
   """Reads the media of all clips, in their order.
 
@@ -59,10 +62,11 @@ def read_all(
       made again, unless clip, recipe or media have changed since.
     run: does it for all of them, on this machine or on many.
     on_progress: called after each clip.
+    read: makes arrays of a clip's files.
   """
   folder.mkdir(parents=True, exist_ok=True)
   outcomes = []
-  for outcome in run(partial(_read, root, recipe, folder), clips, folder):
+  for outcome in run(partial(_read, read, root, recipe, folder), clips, folder):
     outcomes.append(outcome)
     on_progress()
   return outcomes
@@ -94,14 +98,15 @@ def _map(
 
 
 def _read(
-  root: AnyPath, recipe: Recipe, folder: AnyPath, clip: Clip
+  read: Read, root: AnyPath, recipe: Recipe, folder: AnyPath, clip: Clip
 ) -> Outcome:
   file = folder / f"{_key(clip, root, recipe)}.npz"
   try:
     if not file.exists():
-      _save(read_media(clip, root, recipe), file)
+      _save(read(clip, root, recipe), file)
     media, seconds = _load(file)
-    return Outcome(clip.id, file, media.digest, media.audio.shape[1], seconds)
+    widths = tuple(getattr(media, name).shape[1] for name in ARRAYS)
+    return Outcome(clip.id, file, media.digest, widths, seconds)
   except UserError as error:
     return Outcome(clip.id, None, reason=" ".join(str(error).split()))
 
@@ -114,7 +119,9 @@ def _load(file: AnyPath) -> Reading:
       joined[end - length : end]
       for end, length in zip(ends, arrays["lengths"], strict=True)
     ]
-    media = Media(arrays["audio"], tuple(frames), str(arrays["text"]))
+    audio, visual, words = (arrays[name] for name in ARRAYS)
+    text = str(arrays["text"])
+    media = Media(audio, tuple(frames), text, visual, words)
     return Reading(media, float(arrays["seconds"]))
 
 
@@ -124,7 +131,7 @@ def _save(reading: Reading, file: AnyPath) -> None:
   buffer = io.BytesIO()
   np.savez(
     buffer,
-    audio=media.audio,
+    **{name: getattr(media, name) for name in ARRAYS},
     frames=np.frombuffer(b"".join(map(bytes, media.frames)), np.uint8),
     lengths=np.array([len(frame) for frame in media.frames], np.int64),
     text=np.array(media.text),
