@@ -53,8 +53,11 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
   config = load_config(args.config, overrides)
   config.pretrained.file = str(args.weights)
-  if None in (config.task, config.num_classes):
+  if config.data.data_dir:
     pin_data(config)
+  elif config.task is None:
+    # Weights are the same for any.
+    config.task = "classification"
   pin_tokenizer(config)
   check_config(config)
   pin_weights(config)

@@ -23,7 +23,8 @@ def config_of(repo_root):
   """(modalities, group__field=value) -> a config of one's own clips."""
 
   def make(modalities="audio+text", **fields):
-    fields = {"num_classes": 2, "data__name": "synthetic"} | fields
+    known = {"num_classes": 2, "task": "classification"}
+    fields = known | {"data__name": "synthetic"} | fields
     return load_config(
       f"{repo_root / 'configs' / 'manifest.py'}:modalities={modalities}",
       [f"--config.{k.replace('__', '.')}={v}" for k, v in fields.items()],

@@ -59,8 +59,16 @@ def pin_data(config: Any) -> None:
   """
   if config.data.name in PREPARED:
     prepared.pin_splits(config)
-  if None in (config.task, config.num_classes):
+  knows_task = config.data.name in PREPARED or from_tfds.is_meant(config)
+  if knows_task and None in (config.task, config.num_classes):
     _pin_task(config)
+  if config.num_classes is None:
+    raise UserError(
+      f"config.num_classes is unset, and {config.data.name!r} does not say it; "
+      "give it with --config.num_classes=N"
+    )
+  if config.task is None:
+    config.task = "classification"
 
 
 def _pin_task(config: Any) -> None:
