@@ -50,13 +50,16 @@ class Planner:
     # Several threads ask for the same few epochs.
     self.plan = functools.lru_cache(maxsize=4)(self._plan)
 
-  def kept(self, epoch: int, batch: int) -> dict[str, int]:
-    """Time steps of each modality that a batch of an epoch keeps."""
-    bucket = int(self.plan(epoch).buckets[batch])
-    return {
-      name: math.ceil(length * bucket / self._count)
-      for name, length in self._lengths.items()
-    }
+  def cut(self, index: int, batch: Any) -> Any:
+    """A batch, counted on over the epochs, cut to its bucket's lengths."""
+    epoch, local = divmod(index, -(-len(self._buckets) // self._batch_size))
+    bucket = int(self.plan(epoch).buckets[local])
+    made = dict(batch)
+    for name, length in self._lengths.items():
+      kept = math.ceil(length * bucket / self._count)
+      for key in {name, f"{name}_mask"} & batch.keys():
+        made[key] = batch[key][:, :kept]
+    return made
 
   def _plan(self, epoch: int) -> Plan:
     size = len(self._buckets)
@@ -103,26 +106,6 @@ class Ordered(grain.MapDataset):
     epoch, local = divmod(index, len(self))
     row = int(self._planner.plan(epoch).order[local])
     return self._parent[epoch * len(self) + row]
-
-
-class Cut(grain.MapDataset):
-  """Batches cut to the lengths that the planner has for them."""
-
-  def __init__(self, parent: grain.MapDataset, planner: Planner):
-    super().__init__(parent)
-    self._planner = planner
-
-  def __len__(self) -> int:
-    return len(self._parent)
-
-  def __getitem__(self, index: Any) -> Any:
-    if isinstance(index, slice):
-      return self.slice(index)
-    batch: Any = dict(self._parent[index])
-    for name, kept in self._planner.kept(*divmod(index, len(self))).items():
-      for key in {name, f"{name}_mask"} & batch.keys():
-        batch[key] = batch[key][:, :kept]
-    return batch
 
 
 def bucket_of(shares: np.ndarray, count: int) -> np.ndarray:

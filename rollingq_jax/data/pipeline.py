@@ -15,7 +15,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from rollingq_jax.data.buckets import Cut, Ordered, Planner, bucket_of
+from rollingq_jax.data.buckets import Ordered, Planner, bucket_of
 from rollingq_jax.data.dropout import DropModalities
 from rollingq_jax.data.noise import AddNoise
 from rollingq_jax.data.source import Element, Source
@@ -172,7 +172,7 @@ def _planner(
 def _cut(
   batches: grain.MapDataset, planner: Planner | None
 ) -> grain.MapDataset:
-  return batches if planner is None else Cut(batches, planner)
+  return batches if planner is None else batches.map_with_index(planner.cut)
 
 
 def _augmented(dataset: grain.MapDataset, config: Any) -> grain.MapDataset:
