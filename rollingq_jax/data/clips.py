@@ -1,7 +1,8 @@
 """From a record of prepared data to the arrays that a model takes."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -130,6 +131,19 @@ class DecodeClip(grain.transforms.RandomMap):
     if self._train:
       return View(random_box(width, height, rng), bool(rng.random() < 0.5))
     return View((0.0, 0.0, float(width), float(height)), False)
+
+
+def make_decoder(
+  shape: ClipShape, data: Any, tokenizer: Tokenizer | None = None
+) -> Callable[..., DecodeClip]:
+  """(train) -> the decoder that `config.data` asks for."""
+  return functools.partial(
+    DecodeClip,
+    shape,
+    crop_each_frame=data.crop_each_frame,
+    canvas=tuple(data.canvas) if data.resize_on_device else None,
+    tokenizer=tokenizer,
+  )
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:

@@ -1,12 +1,12 @@
 """Data that `python -m rollingq_jax.data.prepare` has made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
 
-from rollingq_jax.data.clips import ClipShape, DecodeClip
+from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
 from rollingq_jax.data.places import find_path
 from rollingq_jax.data.records import (
   REPORT_FILE,
@@ -17,7 +17,6 @@ from rollingq_jax.data.records import (
   read_report,
 )
 from rollingq_jax.data.source import Dataset, Element, Lengths
-from rollingq_jax.data.text import Tokenizer
 from rollingq_jax.data.vocabulary import open_tokenizer
 from rollingq_jax.errors import UserError
 
@@ -32,9 +31,7 @@ class PreparedSource:
     records: random access to them.
     entries: of the index, in the same order.
     shape: of the arrays of a sample.
-    crop_each_frame: see `DecodeClip`.
-    canvas: see `DecodeClip`.
-    tokenizer: of texts, where they are read.
+    decode: from `make_decoder`.
   """
 
   def __init__(
@@ -42,13 +39,9 @@ class PreparedSource:
     records: Any,
     entries: Sequence[Entry],
     shape: ClipShape,
-    crop_each_frame: bool,
-    canvas: tuple[int, int] | None = None,
-    tokenizer: Tokenizer | None = None,
+    decode: Callable[..., DecodeClip],
   ):
-    self._records, self._shape = records, shape
-    self._crop_each_frame, self._canvas = crop_each_frame, canvas
-    self._tokenizer = tokenizer
+    self._records, self._shape, self._decode = records, shape, decode
     self.labels = np.array([entry.label for entry in entries])
     self._steps = {
       name: np.array([getattr(entry, field) for entry in entries])
@@ -70,13 +63,7 @@ class PreparedSource:
 
   def decoder(self, train: bool) -> DecodeClip:
     """Decodes, cuts and crops."""
-    return DecodeClip(
-      self._shape,
-      train=train,
-      crop_each_frame=self._crop_each_frame,
-      canvas=self._canvas,
-      tokenizer=self._tokenizer,
-    )
+    return self._decode(train=train)
 
   def lengths(self, modality: str) -> Lengths | None:
     """Of features that are masked where they are short."""
@@ -99,16 +86,9 @@ def load(config: Any) -> Dataset:
   has_ids = isinstance(shape.text, int)
   tokenizer = open_tokenizer(config) if has_ids else None
   records = open_records(folder)
-  canvas = tuple(config.data.canvas) if config.data.resize_on_device else None
+  decode = make_decoder(shape, config.data, tokenizer)
   splits = {
-    split: PreparedSource(
-      records[split],
-      entries,
-      shape,
-      config.data.crop_each_frame,
-      canvas,
-      tokenizer,
-    )
+    split: PreparedSource(records[split], entries, shape, decode)
     for split, entries in index.items()
   }
   _check_splits(splits, config, folder)

@@ -4,13 +4,13 @@
 group. Splits that they lack are cut from train.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from rollingq_jax.data.clips import ClipShape, DecodeClip
+from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
 from rollingq_jax.data.manifest import Clip, Manifest
 from rollingq_jax.data.prepare.media import FEATURES
 from rollingq_jax.data.source import Dataset, Element
@@ -73,9 +73,7 @@ class TfdsSource:
     records: random access to all of them.
     clips: those that are meant.
     reader: makes arrays of them.
-    shape: of the arrays of a sample.
-    crop_each_frame: see `DecodeClip`.
-    canvas: see `DecodeClip`.
+    decode: from `make_decoder`.
   """
 
   def __init__(
@@ -83,13 +81,10 @@ class TfdsSource:
     records: Any,
     clips: Sequence[Clip],
     reader: Reader,
-    shape: ClipShape,
-    crop_each_frame: bool,
-    canvas: tuple[int, int] | None = None,
+    decode: Callable[..., DecodeClip],
   ):
-    self._records, self._reader, self._shape = records, reader, shape
+    self._records, self._reader, self._decode = records, reader, decode
     self._rows = [_row(clip) for clip in clips]
-    self._crop_each_frame, self._canvas = crop_each_frame, canvas
     self.labels = np.array([clip.label for clip in clips])
 
   def __len__(self) -> int:
@@ -106,12 +101,7 @@ class TfdsSource:
 
   def decoder(self, train: bool) -> DecodeClip:
     """Decodes, cuts and crops."""
-    return DecodeClip(
-      self._shape,
-      train=train,
-      crop_each_frame=self._crop_each_frame,
-      canvas=self._canvas,
-    )
+    return self._decode(train=train)
 
   def lengths(self, modality: str) -> None:
     """None: nobody knows before the sound has become features."""
@@ -145,7 +135,7 @@ def load(config: Any) -> Dataset:
   # Whoever chooses on test, as some authors do, trains on all of train.
   if config.evaluation.selection_split != "test" or "test" not in stored:
     manifest = with_all_splits(manifest, config.seed)
-  canvas = tuple(config.data.canvas) if config.data.resize_on_device else None
+  decode = make_decoder(shape, config.data)
   splits = {}
   for name in dict.fromkeys(clip.split for clip in manifest.clips):
     splits[name] = TfdsSource(
@@ -153,9 +143,7 @@ def load(config: Any) -> Dataset:
       folder.open(stored.get(name, "train")),
       [clip for clip in manifest.clips if clip.split == name],
       reader,
-      shape,
-      config.data.crop_each_frame,
-      canvas,
+      decode,
     )
   _check_width(splits["train"][0]["audio"], shape, folder)
   note = f"TensorFlow Datasets {folder.title}"
