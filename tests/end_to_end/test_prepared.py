@@ -34,6 +34,16 @@ def manifest(tmp_path):
   return path
 
 
+@pytest.fixture
+def prepared(command, manifest, tmp_path):
+  """The folder that the command made of them."""
+  out = tmp_path / "prepared"
+  prepare = command.of("data.prepare")
+  done = prepare.run("manifest", str(manifest), "--out", str(out))
+  assert done.returncode == 0, done.stderr
+  return out
+
+
 SMALL = (
   "--config.data.shapes.audio=(48, 64)",
   "--config.data.shapes.visual=(2, 32, 32, 3)",
@@ -46,12 +56,9 @@ SMALL = (
 
 
 def test_a_users_clips_are_prepared_trained_on_and_all_counted(
-  command, manifest, tmp_path
+  command, prepared, tmp_path
 ):
-  out, workdir = tmp_path / "prepared", tmp_path / "run"
-  prepare = command.of("data.prepare")
-  done = prepare.run("manifest", str(manifest), "--out", str(out))
-  assert done.returncode == 0, done.stderr
+  out, workdir = prepared, tmp_path / "run"
   done = command.run(
     "--config=configs/manifest.py",
     f"--workdir={workdir}",
@@ -88,12 +95,9 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
 
 
 def test_lengths_frames_and_missing_modalities_as_options(
-  command, manifest, tmp_path
+  command, prepared, tmp_path
 ):
-  out, workdir = tmp_path / "prepared", tmp_path / "run"
-  prepare = command.of("data.prepare")
-  done = prepare.run("manifest", str(manifest), "--out", str(out))
-  assert done.returncode == 0, done.stderr
+  out, workdir = prepared, tmp_path / "run"
   done = command.run(
     "--config=configs/manifest.py",
     f"--workdir={workdir}",
