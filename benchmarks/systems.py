@@ -17,77 +17,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.report.run_files import Line, extra_noise, read_run
+from rollingq_jax.study.methods import METHODS, Method
 
 BEGIN, END = "<!-- benchmarks.systems -->", "<!-- end -->"
 SECONDS_FILE = "cpu_seconds.json"
 NOISE = {"audio": 0.5}
 
 
-class System(NamedTuple):
-  """A row of the table."""
-
-  label: str
-  # After the config's name and a colon.
-  variant: str
-  options: tuple[str, ...] = ()
-
-
-SYSTEMS = (
-  System("audio alone", "fusion=unimodal,modalities=audio,rollingq=off"),
-  System("image alone", "fusion=unimodal,modalities=visual,rollingq=off"),
-  System("sum", "fusion=sum"),
-  System("concat", "fusion=concat"),
-  System("FiLM", "fusion=film"),
-  System("gated", "fusion=gated"),
-  System("uniform attention", "fusion=uniform"),
-  System("attention", "fusion=attention,rollingq=off"),
-  System("attention + RollingQ", "fusion=attention,rollingq=on"),
-  System(
-    "attention, 3 layers, 4 heads",
-    "fusion=attention,layers=3,heads=4,rollingq=off",
-  ),
-  System(
-    "attention, 3 layers, 4 heads + RollingQ",
-    "fusion=attention,layers=3,heads=4,rollingq=on",
-  ),
-  System("MBT", "fusion=mbt,rollingq=off"),
-  System("MBT + RollingQ", "fusion=mbt,rollingq=on"),
-  System("MulT", "fusion=mult"),
-  System(
-    "MulT, pooled by attention", "fusion=mult,pool=attention,rollingq=off"
-  ),
-  System("MulT + RollingQ", "fusion=mult,rollingq=on"),
-  System("JMT (FC)", "fusion=jmt", ("--config.model.cross.readout=linear",)),
-  System("JMT (SELF_ATTEN)", "fusion=jmt"),
-  System("JMT, pooled by attention", "fusion=jmt,pool=attention,rollingq=off"),
-  System("JMT + RollingQ", "fusion=jmt,rollingq=on"),
-  System("MMML", "fusion=mmml"),
-  System(
-    "MMML, pooled by attention", "fusion=mmml,pool=attention,rollingq=off"
-  ),
-  System("MMML + RollingQ", "fusion=mmml,rollingq=on"),
-  System("concat, OGM", "fusion=concat,balance=ogm"),
-  System("concat, OGM-GE", "fusion=concat,balance=ogm_ge"),
-  System("concat, PMR", "fusion=concat,balance=pmr"),
-  System("attention, OGM", "fusion=attention,rollingq=off,balance=ogm"),
-  System("attention, OGM-GE", "fusion=attention,rollingq=off,balance=ogm_ge"),
-  System("attention, PMR", "fusion=attention,rollingq=off,balance=pmr"),
-  System("attention + RollingQ, OGM", "rollingq=on,balance=ogm"),
-  System("attention + RollingQ, OGM-GE", "rollingq=on,balance=ogm_ge"),
-  System("attention + RollingQ, PMR", "rollingq=on,balance=pmr"),
-)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs what is missing, prints the table; 1 where a run failed."""
   args, options = _parser().parse_known_args(argv)
-  systems = [s for s in SYSTEMS if args.only in s.label]
+  systems = [s for s in METHODS if args.only in s.label]
   failed = [
     f"{system.label}, seed {seed}"
     for seed in range(args.seeds)
@@ -104,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_once(
-  system: System,
+  system: Method,
   seed: int,
   config: str,
   workdir: Path,
@@ -131,7 +76,7 @@ def run_once(
   return status == 0
 
 
-def folder_of(system: System, seed: int, workdir: Path) -> Path:
+def folder_of(system: Method, seed: int, workdir: Path) -> Path:
   """Folder of a run, named after what it runs."""
   name = "_".join([system.variant, *system.options])
   return workdir / name.replace("--config.", "") / str(seed)
@@ -148,7 +93,7 @@ def is_complete(folder: Path) -> bool:
     return False
 
 
-def make_table(systems: Sequence[System], seeds: int, workdir: Path) -> str:
+def make_table(systems: Sequence[Method], seeds: int, workdir: Path) -> str:
   """Markdown: mean and standard error over the seeds of complete runs."""
   rows, score = [], "accuracy"
   for system in systems:

@@ -90,13 +90,27 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
     path.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
 
 
-def check_workdir(config: ConfigDict, workdir: Path) -> None:
-  """Raises UserError where the workdir's run has another config."""
+def check_workdir(
+  config: ConfigDict, workdir: Path, *, is_pinned: bool = True
+) -> None:
+  """Raises UserError where the workdir's run has another config.
+
+  Args:
+    config: of the run.
+    workdir: that may hold one.
+    is_pinned: whether the config has what a run writes into its own. If not,
+      what is unset fits anything.
+  """
   path = workdir / "config.json"
   if not path.exists():
     return
   there, here = _flat(_read_json(path)), _flat(json.loads(config.to_json()))
-  changed = sorted(k for k in there | here if there.get(k) != here.get(k))
+  changed = sorted(
+    key
+    for key in there | here
+    if there.get(key) != here.get(key)
+    and (is_pinned or here.get(key) is not None)
+  )
   if changed:
     listed = ", ".join(
       f"{k} is {here.get(k)!r}, there {there.get(k)!r}" for k in changed[:5]

@@ -200,11 +200,11 @@ def test_both_train_steps_leave_the_same_state():
 
 def test_every_system_has_a_config_that_can_run(repo_root):
   folders = set()
-  for system in systems.SYSTEMS:
+  for system in systems.METHODS:
     spec = f"{repo_root}/configs/av_digits.py:{system.variant}"
     check_config(load_config(spec, system.options))
     folders.add(systems.folder_of(system, 0, repo_root))
-  assert len(folders) == len(systems.SYSTEMS)
+  assert len(folders) == len(systems.METHODS)
 
 
 def _finished_run(folder, accuracy, air=None):
@@ -223,7 +223,7 @@ def _finished_run(folder, accuracy, air=None):
 
 
 def test_the_table_has_means_and_standard_errors(tmp_path):
-  rolled, static, unfinished = systems.SYSTEMS[8], *systems.SYSTEMS[2:4]
+  rolled, static, unfinished = systems.METHODS[8], *systems.SYSTEMS[2:4]
   for seed, accuracy in enumerate((0.5, 0.75)):
     for system, air in ((rolled, accuracy - 1), (static, None)):
       _finished_run(systems.folder_of(system, seed, tmp_path), accuracy, air)
@@ -237,7 +237,7 @@ def test_the_table_has_means_and_standard_errors(tmp_path):
 
 
 def test_the_table_of_a_regression_has_errors(tmp_path):
-  system = systems.SYSTEMS[2]
+  system = systems.METHODS[2]
   folder = systems.folder_of(system, 0, tmp_path)
   _finished_run(folder, 0.5)
   text = (folder / "metrics.jsonl").read_text().replace("accuracy", "mae")

@@ -1,0 +1,250 @@
+"""The closing tables of a study, on the screen and as `study.md`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from rollingq_jax.report.summary import NUMBERS, SHARES
+
+PAGE_FILE = "study.md"
+Study = dict[str, Any]
+# What else may be known of an attention; of the first modality.
+ATTENTION = ("air", "share", "correlation")
+
+
+class TextTable(NamedTuple):
+  """Cells as they are shown; the first column is that of names."""
+
+  title: str
+  head: list[str]
+  rows: list[list[str]]
+
+
+def make_tables(study: Study) -> list[TextTable]:
+  """Means; differences from each reference; tests of the score; failures.
+
+  Args:
+    study: contents of study.json.
+  """
+  tables = [_means(study), _differences(study), _tests(study)]
+  tables += [_sweep(study), _failures(study)]
+  return [table for table in tables if table.rows]
+
+
+def notes(study: Study) -> list[str]:
+  """What has to be known to read the tables."""
+  tried = study["settings_tried"]
+  return [
+    "Test split; mean and standard error over seeds; in per cent where not a "
+    "share, a rate, a correlation or an error. Differences are paired by seed.",
+    f"{tried} setting(s) of each method were tried, and one chosen on "
+    "validation."
+    if tried
+    else "No setting was searched for, so nothing was selected between runs.",
+  ]
+
+
+def print_tables(study: Study, console: Console | None = None) -> None:
+  """Prints the tables, as wide as they are where no terminal bounds them."""
+  console = console or Console(highlight=False)
+  if not console.is_terminal:
+    console.width = 250
+  for table in make_tables(study):
+    made = RichTable(
+      title=escape(table.title), title_justify="left", box=box.SIMPLE
+    )
+    for number, name in enumerate(table.head):
+      made.add_column(escape(name), justify="right" if number else "left")
+    for row in table.rows:
+      made.add_row(*map(escape, row))
+    console.print(made)
+  for note in notes(study):
+    console.print(note, markup=False)
+
+
+def write_page(study: Study, workdir: Path) -> Path:
+  """Writes `study.md`: the same for a README."""
+  lines = ["# Study", "", f"    {study['command']}", ""]
+  for note in notes(study):
+    lines += [note, ""]
+  for table in make_tables(study):
+    lines += [f"## {table.title}", "", *_markdown(table), ""]
+  path = workdir / PAGE_FILE
+  path.write_text("\n".join(lines))
+  return path
+
+
+def _markdown(table: TextTable) -> Iterator[str]:
+  for row in (table.head, ["---"] * len(table.head), *table.rows):
+    yield f"| {' | '.join(cell.replace('|', '/') for cell in row)} |"
+
+
+def score_of(study: Study) -> str | None:
+  """The metric that methods are judged by; None without a finished run."""
+  return next((m for m in ("accuracy", "mae") if m in study["metrics"]), None)
+
+
+def _labels(study: Study) -> dict[str, str]:
+  return {method["name"]: method["label"] for method in study["methods"]}
+
+
+def _scores(study: Study) -> list[str]:
+  """The score, and the same under more noise."""
+  score = score_of(study)
+  if score is None:
+    return []
+  noisy = [m for m in study["metrics"] if m.startswith(f"{score}@")]
+  return [score, *sorted(noisy, key=lambda m: m.partition("=")[0])]
+
+
+def _of_attention(study: Study) -> list[str]:
+  names = study["metrics"]
+  found = {
+    kind: [m for m in names if m.startswith(f"{kind}/")] for kind in ATTENTION
+  }
+  return [metrics[0] for metrics in found.values() if metrics]
+
+
+def _means(study: Study) -> TextTable:
+  columns = [*_scores(study), *_of_attention(study)]
+  head = ["method", "seeds", *map(_heading, columns)]
+  rows = []
+  for name, label in _labels(study).items():
+    entries = [study["metrics"][metric][name] for metric in columns]
+    seeds = str(entries[0]["n"]) if entries else "0"
+    cells = [_mean_cell(m, e) for m, e in zip(columns, entries, strict=True)]
+    rows.append([label, seeds, *cells])
+  return TextTable("Results", head, rows)
+
+
+def _differences(study: Study) -> TextTable:
+  """Rows: method minus reference; seeds in which it is better."""
+  columns, labels = _scores(study), _labels(study)
+  by_pair: dict[tuple[str, str], dict[str, Any]] = {}
+  for line in study["paired"]:
+    pair = (line["method"], line["against"])
+    by_pair.setdefault(pair, {})[line["metric"]] = line
+  rows = [
+    [
+      f"{labels[method]} - {labels[against]}",
+      *(_difference_cell(metric, lines[metric]) for metric in columns),
+    ]
+    for (method, against), lines in by_pair.items()
+  ]
+  head = ["difference (seeds in which it is better)", *map(_heading, columns)]
+  return TextTable("Differences, paired by seed", head, rows)
+
+
+def _tests(study: Study) -> TextTable:
+  score, labels = score_of(study), _labels(study)
+  lines = [line for line in study["paired"] if line["metric"] == score]
+  head = ["difference", "mean", "95 % interval", "p (t)", "p (t), Holm"]
+  head += ["better / worse / same", "p (sign)", "remark"]
+  rows = [
+    [
+      f"{labels[line['method']]} - {labels[line['against']]}",
+      _signed(score or "", line["mean"]),
+      _interval(score or "", line),
+      _p(line["t_p"]),
+      _p(line["t_p_holm"]),
+      f"{line['wins']} / {line['losses']} / {line['ties']}",
+      _p(line["sign_p"]),
+      line["why"] or "",
+    ]
+    for line in lines
+  ]
+  return TextTable(f"Tests of the {score}", head, rows)
+
+
+def _sweep(study: Study) -> TextTable:
+  labels, score = _labels(study), score_of(study) or ""
+  rows = [
+    [
+      labels[name],
+      " ".join(x.removeprefix("--config.") for x in setting["options"])
+      or "as it is",
+      "failed" if setting["failed"] else _number(score, setting["mean"]),
+      "chosen" if setting["chosen"] else "",
+    ]
+    for name, settings in study["sweep"].items()
+    for setting in settings
+  ]
+  return TextTable(
+    "Settings that were tried", ["method", "setting", "validation", ""], rows
+  )
+
+
+def _failures(study: Study) -> TextTable:
+  rows = [
+    [f"{run['method']}, seed {run['seed']}", run["reason"]]
+    for run in study["runs"]
+    if run["status"] == "failed"
+  ]
+  for name, settings in study["sweep"].items():
+    for setting in settings:
+      words = " ".join(setting["options"])
+      for seed, reason in setting["failed"].items():
+        rows.append([f"{name} {words}, seed {seed}", reason])
+  return TextTable("Failed", ["run", "why"], rows)
+
+
+def _heading(metric: str) -> str:
+  """accuracy@audio=0.5 -> audio noise 0.5; air/audio -> AIR audio."""
+  _, at, condition = metric.partition("@")
+  if at:
+    modality, _, level = condition.partition("=")
+    return f"{modality} noise {level}"
+  kind, slash, modality = metric.partition("/")
+  kind = {"air": "AIR"}.get(kind, kind)
+  return f"{kind} {modality}" if slash else metric.replace("_", " ")
+
+
+def _scale(metric: str) -> tuple[float, int]:
+  """Factor and digits of the numbers of a metric."""
+  name = metric.partition("@")[0]
+  if name in SHARES:
+    return 100.0, 1
+  return 1.0, 3 if name in NUMBERS else 2
+
+
+def _number(metric: str, value: float | None) -> str:
+  scale, digits = _scale(metric)
+  return "-" if value is None else f"{scale * value:.{digits}f}"
+
+
+def _signed(metric: str, value: float | None) -> str:
+  scale, digits = _scale(metric)
+  return "-" if value is None else f"{scale * value:+.{digits}f}"
+
+
+def _mean_cell(metric: str, entry: dict[str, Any]) -> str:
+  error = entry["standard_error"]
+  text = _number(metric, entry["mean"])
+  return text if error is None else f"{text} ± {_number(metric, error)}"
+
+
+def _difference_cell(metric: str, line: dict[str, Any]) -> str:
+  if not line["n"]:
+    return "-"
+  error = line["standard_error"]
+  text = _signed(metric, line["mean"])
+  text += "" if error is None else f" ± {_number(metric, error)}"
+  return f"{text} ({line['wins']} of {line['n']})"
+
+
+def _interval(metric: str, line: dict[str, Any]) -> str:
+  if line["low"] is None:
+    return "-"
+  low, high = (_signed(metric, line[end]) for end in ("low", "high"))
+  return f"{low} to {high}"
+
+
+def _p(value: float | None) -> str:
+  if value is None:
+    return "-"
+  return f"{value:.3f}" if value >= 0.001 else "< .001"
