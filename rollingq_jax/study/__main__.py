@@ -9,6 +9,7 @@ import functools
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,12 @@ from rollingq_jax.study.tables import print_tables, write_page
 PROGRAM = (sys.executable, "-m", "rollingq_jax.main")
 VANILLA, CONTROLS = "attention", ("concat", "uniform")
 
+_NAMES = textwrap.fill(
+  f"methods: {', '.join([*(m.name for m in METHODS), *PATTERNS])}, or one of "
+  "your own, name=variant=value,variant=value.",
+  width=80,
+  break_on_hyphens=False,
+)
 _EPILOG = f"""\
 examples:
   python -m rollingq_jax.study --config configs/av_digits.py \\
@@ -33,8 +40,7 @@ examples:
     --methods attention,mine=fusion=attention,layers=2,rollingq=on \\
     --sweep sweep.py --seeds 3 --workdir runs/sweep --config.total_epochs=9
 
-methods: {", ".join(method.name for method in METHODS)}, {", ".join(PATTERNS)},
-or one of your own, name=variant=value,variant=value.
+{_NAMES}
 
 A sweep file defines sweep(add) and calls add(**{{"config.path": value}}) for
 each setting, add() for the config as it is. Every method tries all of them on

@@ -70,28 +70,27 @@ def conduct(
     UserError: a mistake in the config or a folder that is taken, before
       anything has run.
   """
-  workdir = means.workdir
-  workdir.mkdir(parents=True, exist_ok=True)
-  locked = lock(workdir / "study.lock")
+  trials = _plan_trials(question, settings, num_sweep_seeds, means.workdir)
+  planned = [] if trials else _plan(question, Sweeps({}, {}), means.workdir)
+  means.workdir.mkdir(parents=True, exist_ok=True)
+  locked = lock(means.workdir / "study.lock")
   if locked is None:
     raise UserError(
-      f"--workdir {workdir}: another study is running there; wait for it or "
-      "choose another folder"
+      f"--workdir {means.workdir}: another study is running there; wait for it "
+      "or choose another folder"
     )
   with locked:
-    return _conduct(question, settings, num_sweep_seeds, means)
+    return _conduct(question, settings, trials, planned, means)
 
 
 def _conduct(
   question: Question,
   settings: Sequence[Setting],
-  num_sweep_seeds: int,
+  trials: Sequence[PlannedRun],
+  planned: Sequence[PlannedRun],
   means: Means,
 ) -> bool:
   started = time.monotonic() - seconds_before(means.workdir)
-  trials = _plan_trials(question, settings, num_sweep_seeds, means.workdir)
-  # Mistakes are found before anything runs.
-  planned = [] if trials else _plan(question, Sweeps({}, {}), means.workdir)
   means.screen.expect(len(trials) + len(question.methods) * len(question.seeds))
   tried_runs = _collected(trials, means)
   sweeps = Sweeps({}, {})

@@ -192,22 +192,42 @@ def _metrics(table: Table) -> dict[str, Any]:
   }
 
 
-def _paired(table: Table, question: Question) -> list[dict[str, Any]]:
+def _paired(table: Table, question: Question) -> list[Line]:
   """Each method against each reference, Holm's rule within a metric."""
-  lines: list[dict[str, Any]] = []
-  for metric, by_method in table.items():
-    larger = metric.partition("@")[0] not in ERRORS
-    family: list[dict[str, Any]] = [
-      {"metric": metric, "method": method, "against": against}
-      | paired_difference(values, by_method[against], larger)._asdict()
-      for against in question.references
-      for method, values in by_method.items()
-      if method != against
-    ]
-    adjusted = holm([line["t_p"] for line in family])
-    for line, p in zip(family, adjusted, strict=True):
-      lines.append(line | {"t_p_holm": p})
-  return lines
+  return [
+    line
+    for metric, by_method in table.items()
+    for line in _with_holm(
+      [
+        _paired_line(metric, method, against, by_method)
+        for against in question.references
+        for method in by_method
+        if method != against
+      ]
+    )
+  ]
+
+
+def _paired_line(
+  metric: str, method: str, against: str, by_method: Mapping[str, Values]
+) -> Line:
+  larger = metric.partition("@")[0] not in ERRORS
+  result = paired_difference(by_method[method], by_method[against], larger)
+  names = {"metric": metric, "method": method, "against": against}
+  return names | result._asdict()
+
+
+def _with_holm(lines: Sequence[Line]) -> list[Line]:
+  """Adds `t_p_holm`; a pair that is there both ways is one test."""
+  pairs = [frozenset((line["method"], line["against"])) for line in lines]
+  p_values = {
+    pair: line["t_p"] for pair, line in zip(pairs, lines, strict=True)
+  }
+  adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+  return [
+    line | {"t_p_holm": adjusted[pair]}
+    for pair, line in zip(pairs, lines, strict=True)
+  ]
 
 
 def _finite(value: float | None) -> float | None:

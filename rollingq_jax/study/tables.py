@@ -122,11 +122,21 @@ def _means(study: Study) -> TextTable:
   return TextTable("Results", head, rows)
 
 
+def _compared(study: Study) -> Iterator[dict[str, Any]]:
+  """Lines of pairs, those of two references one way."""
+  references = [study["vanilla"], *study["control"]]
+  for line in study["paired"]:
+    method, against = line["method"], line["against"]
+    is_other = method not in references
+    if is_other or references.index(method) < references.index(against):
+      yield line
+
+
 def _differences(study: Study) -> TextTable:
   """Rows: method minus reference; seeds in which it is better."""
   columns, labels = _scores(study), _labels(study)
   by_pair: dict[tuple[str, str], dict[str, Any]] = {}
-  for line in study["paired"]:
+  for line in _compared(study):
     pair = (line["method"], line["against"])
     by_pair.setdefault(pair, {})[line["metric"]] = line
   rows = [
@@ -142,7 +152,7 @@ def _differences(study: Study) -> TextTable:
 
 def _tests(study: Study) -> TextTable:
   score, labels = score_of(study), _labels(study)
-  lines = [line for line in study["paired"] if line["metric"] == score]
+  lines = [line for line in _compared(study) if line["metric"] == score]
   head = ["difference", "mean", "95 % interval", "p (t)", "p (t), Holm"]
   head += ["better / worse / same", "p (sign)", "remark"]
   rows = [
@@ -214,12 +224,12 @@ def _scale(metric: str) -> tuple[float, int]:
 
 def _number(metric: str, value: float | None) -> str:
   scale, digits = _scale(metric)
-  return "-" if value is None else f"{scale * value:.{digits}f}"
+  return "-" if value is None else f"{scale * value:z.{digits}f}"
 
 
 def _signed(metric: str, value: float | None) -> str:
   scale, digits = _scale(metric)
-  return "-" if value is None else f"{scale * value:+.{digits}f}"
+  return "-" if value is None else f"{scale * value:+z.{digits}f}"
 
 
 def _mean_cell(metric: str, entry: dict[str, Any]) -> str:
