@@ -11,11 +11,17 @@ import pytest
 
 from rollingq_jax.study.__main__ import main
 
-# Takes an epoch each .2 s, goes on where it was stopped, and writes scores that
-# depend on the method, the seed and the learning rate alone.
+# Goes on where it was stopped, and writes scores that depend on the method, the
+# seed and the learning rate alone. Attention waits in its second epoch while
+# the study's folder has a file `hold`. It gets by without jax, which is slow.
 PROGRAM = """
-import json, os, signal, sys, time
+import json, os, signal, sys, time, types
 from pathlib import Path
+
+package = types.ModuleType("rollingq_jax")
+package.__file__ = os.environ["PACKAGE"]
+package.__path__ = [os.path.dirname(package.__file__)]
+sys.modules["rollingq_jax"] = package
 from rollingq_jax.config import load_config, save_config
 
 stopped = []
