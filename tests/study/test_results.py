@@ -1,0 +1,121 @@
+"""study.json and its tables, from files written by hand."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from rollingq_jax.config import load_config, save_config
+from rollingq_jax.errors import UserError
+from rollingq_jax.study.methods import parse_methods
+from rollingq_jax.study.results import Question, Sweeps, make_study
+from rollingq_jax.study.runs import Outcome, PlannedRun, plan_run
+from rollingq_jax.study.tables import make_tables, print_tables
+
+METHODS = tuple(parse_methods("attention,concat,rollingq"))
+
+
+@pytest.fixture
+def regression(tmp_path):
+  """Study of mean absolute errors by method and seed."""
+  question = Question(
+    config="some.py",
+    overrides=(),
+    methods=METHODS,
+    seeds=(0, 1),
+    vanilla="attention",
+    controls=("concat",),
+    num_settings=0,
+    command="python",
+  )
+
+  def make(errors):
+    outcomes = {}
+    for (method, seed), value in errors.items():
+      folder = tmp_path / method / str(seed)
+      folder.mkdir(parents=True)
+      (folder / "config.json").write_text('{"task": "regression"}')
+      lines = [
+        {"split": "test", "step": 1, "epoch": 0, "mae": value, "pearson": None},
+        {"split": "test", "extra_noise/audio": 0.25, "mae": 2 * value},
+      ]
+      text = "\n".join(map(json.dumps, lines))
+      (folder / "metrics.jsonl").write_text(text)
+      run = PlannedRun(method, seed, folder, "", (), 1, 2)
+      outcomes[run] = Outcome(None, 1.0)
+    return make_study(question, Sweeps({}, {}), outcomes, tmp_path, 12.345)
+
+  return make
+
+
+def test_less_error_wins(regression):
+  study = regression(
+    {
+      ("attention", 0): 1.0,
+      ("attention", 1): 1.5,
+      ("concat", 0): 0.5,
+      ("rollingq", 0): 0.75,
+      ("rollingq", 1): 2.0,
+    }
+  )
+  assert set(study["metrics"]) == {"mae", "mae@audio=0.25", "pearson"}
+  lines = {
+    (x["method"], x["against"]): x
+    for x in study["paired"]
+    if x["metric"] == "mae"
+  }
+  # All against the vanilla, all against the control.
+  assert lines.keys() == {
+    ("concat", "attention"),
+    ("rollingq", "attention"),
+    ("attention", "concat"),
+    ("rollingq", "concat"),
+  }
+  rolled = lines["rollingq", "attention"]
+  # Differences -.25 and .5.
+  assert (rolled["mean"], rolled["wins"], rolled["losses"]) == (0.125, 1, 1)
+  one_seed = lines["rollingq", "concat"]
+  assert (one_seed["n"], one_seed["low"], one_seed["wins"]) == (1, None, 0)
+  assert "one seed" in one_seed["why"]
+  pearson = study["metrics"]["pearson"]["concat"]
+  assert (pearson["values"], pearson["n"]) == ({"0": None}, 0)
+  json.dumps(study, allow_nan=False)
+
+
+def test_the_tables_say_what_is_missing(regression):
+  study = regression({("attention", 0): 1.0, ("rollingq", 0): 0.75})
+  tables = {table.title: table for table in make_tables(study)}
+  assert tables["Results"].head == [
+    "method",
+    "seeds",
+    "mae",
+    "audio noise 0.25",
+  ]
+  assert tables["Results"].rows == [
+    ["attention", "1", "1.000", "2.000"],
+    ["concat", "0", "-", "-"],
+    ["attention + RollingQ", "1", "0.750", "1.500"],
+  ]
+  assert tables["Differences, paired by seed"].rows == [
+    ["attention + RollingQ - attention", "-0.250 (1 of 1)", "-0.500 (1 of 1)"],
+    ["attention - concat", "-", "-"],
+    ["attention + RollingQ - concat", "-", "-"],
+  ]
+  remarks = [row[-1] for row in tables["Tests of the mae"].rows]
+  assert "one seed" in remarks[0]
+  assert remarks[1] == "no seed has a value of both"
+  screen = io.StringIO()
+  print_tables(study, Console(file=screen))
+  assert "No setting was searched for" in screen.getvalue()
+
+
+def test_what_a_run_wrote_into_its_config_fits(tmp_path, repo_root):
+  spec = f"{repo_root}/configs/av_digits.py"
+  made = load_config(spec, ["--config.seed=1", "--config.data.splits=by hand"])
+  save_config(made, tmp_path)
+  run = plan_run("attention", 1, tmp_path, spec, ())
+  # Plain, and three levels on each of two modalities.
+  assert (run.num_tests, run.epochs) == (7, made.total_epochs)
+  with pytest.raises(UserError, match="another config: seed is 2, there 1"):
+    plan_run("attention", 2, tmp_path, spec, ())
