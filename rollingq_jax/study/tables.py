@@ -59,7 +59,8 @@ def print_tables(study: Study, console: Console | None = None) -> None:
       title=escape(table.title), title_justify="left", box=box.SIMPLE
     )
     for number, name in enumerate(table.head):
-      made.add_column(escape(name), justify="right" if number else "left")
+      justify = "right" if number else "left"
+      made.add_column(escape(name), justify=justify, no_wrap=not number)
     for row in table.rows:
       made.add_row(*map(escape, row))
     console.print(made)
@@ -146,8 +147,8 @@ def _differences(study: Study) -> TextTable:
     ]
     for (method, against), lines in by_pair.items()
   ]
-  head = ["difference (seeds in which it is better)", *map(_heading, columns)]
-  return TextTable("Differences, paired by seed", head, rows)
+  title = "Differences, paired by seed (seeds in which the first is better)"
+  return TextTable(title, ["difference", *map(_heading, columns)], rows)
 
 
 def _tests(study: Study) -> TextTable:

@@ -15,6 +15,8 @@ from rollingq_jax.study.tables import make_tables, print_tables
 
 METHODS = tuple(parse_methods("attention,concat,rollingq"))
 
+DIFFERENCES = "Differences, paired by seed (seeds in which the first is better)"
+
 
 @pytest.fixture
 def regression(tmp_path):
@@ -97,7 +99,7 @@ def test_the_tables_say_what_is_missing(regression):
     ["concat", "0", "-", "-"],
     ["attention + RollingQ", "1", "0.750", "1.500"],
   ]
-  assert tables["Differences, paired by seed"].rows == [
+  assert tables[DIFFERENCES].rows == [
     ["attention + RollingQ - attention", "-0.250 (1 of 1)", "-0.500 (1 of 1)"],
     ["attention - concat", "-", "-"],
     ["attention + RollingQ - concat", "-", "-"],
