@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -27,7 +27,9 @@ LOCK_FILE = "run.lock"
 POLL_SECONDS = 0.1
 # For a run to save and stop.
 GRACE_SECONDS = 120.0
-MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+# Shares of an accelerator's memory, the second by its old name; one at most may
+# be set.
+MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 class Child(NamedTuple):
@@ -96,6 +98,22 @@ def core_shares(parallel: int) -> list[tuple[int, ...]]:
   ]
 
 
+def child_environment(
+  parallel: int, environment: Mapping[str, str]
+) -> dict[str, str]:
+  """Environment of a run, with its share of an accelerator's memory.
+
+  Args:
+    parallel: runs at once.
+    environment: of this process; what it says of the memory stays.
+  """
+  made = {**environment, "PYTHONUNBUFFERED": "1"}
+  # One run alone takes three quarters.
+  if parallel > 1 and not any(name in environment for name in MEMORY):
+    made[MEMORY[0]] = f"{0.9 / parallel:.3f}"
+  return made
+
+
 def lock(path: Path) -> IO[str] | None:
   """A file that is locked while it is open; None where another has it."""
   file = path.open("w")
@@ -149,7 +167,7 @@ def _start(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        env=_environment(parallel),
+        env=child_environment(parallel, os.environ),
         pass_fds=[locked.fileno()],
         # Ctrl-C reaches this process alone, which asks the runs to stop.
         start_new_session=True,
@@ -158,14 +176,6 @@ def _start(
       if cores:
         os.sched_setaffinity(0, everything)
   return Child(run, process, before, started)
-
-
-def _environment(parallel: int) -> dict[str, str]:
-  environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-  if parallel > 1:
-    # One run alone takes three quarters of an accelerator's memory.
-    environment.setdefault(MEMORY, f"{0.9 / parallel:.3f}")
-  return environment
 
 
 def _end(child: Child, screen: StudyScreen) -> Outcome:

@@ -29,6 +29,8 @@ signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 _, _, spec, _, folder, *options = sys.argv
 config, folder = load_config(spec, options), Path(folder)
 save_config(config, folder)
+if hasattr(os, "sched_getaffinity"):
+  print(len(os.sched_getaffinity(0)), "cores", flush=True)
 if config.model.fusion == "film":
   sys.exit("error: the loss is not finite")
 if config.model.fusion == "gated":

@@ -2,12 +2,18 @@
 
 import json
 import math
+import os
 import signal
 import time
 
 import pytest
 
-from rollingq_jax.study.children import LOCK_FILE, core_shares, lock
+from rollingq_jax.study.children import (
+  LOCK_FILE,
+  child_environment,
+  core_shares,
+  lock,
+)
 
 
 def _wait_for(condition, process):
@@ -116,7 +122,7 @@ def test_a_study_that_is_stopped_goes_on(
   assert "the same command goes on" in said
   assert not [x for x in read_study(workdir)["runs"] if "attention" in x]
   output = workdir / "attention" / "0" / "output.txt"
-  assert output.read_text() == "stopped before epoch 1\n"
+  assert output.read_text().endswith("stopped before epoch 1\n")
   # No process is left that runs it.
   with lock(output.with_name(LOCK_FILE)) as locked:
     assert locked
@@ -223,6 +229,26 @@ def test_cores_are_shared_evenly(monkeypatch):
   shares = core_shares(7)
   assert all(len(share) == 1 for share in shares)
   assert {core for share in shares for core in share} == cores
+
+
+def test_memory_is_shared_unless_the_user_has_shared_it():
+  made = child_environment(2, {"A": "b"})
+  assert (made["A"], made["XLA_CLIENT_MEM_FRACTION"]) == ("b", "0.450")
+  assert "XLA_CLIENT_MEM_FRACTION" not in child_environment(1, {})
+  old = {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".3"}
+  assert "XLA_CLIENT_MEM_FRACTION" not in child_environment(3, old)
+
+
+@pytest.mark.skipif(
+  not hasattr(os, "sched_setaffinity"), reason="cores cannot be chosen here"
+)
+def test_a_run_has_its_share_of_the_cores(study, tmp_path):
+  before = os.sched_getaffinity(0)
+  assert study.run(tmp_path / "one", "--parallel=2", "--seeds=1") == 0
+  assert os.sched_getaffinity(0) == before
+  for method in ("concat", "attention"):
+    output = tmp_path / "one" / method / "0" / "output.txt"
+    assert output.read_text() == f"{max(1, len(before) // 2)} cores\n"
 
 
 def test_holm_counts_a_pair_once(study, tmp_path, read_study):
