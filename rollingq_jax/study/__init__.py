@@ -16,7 +16,7 @@ What it cannot pair:
 - noise and dropped modalities of methods that see other modalities: they are
   drawn one modality after the other, so that `unimodal:visual` has the samples
   of `concat` in its order, but other noise on them; the first modality alone
-  has the same noise;
+  has the same, but for what evaluation adds;
 - parameters that only one method has, or that have other shapes;
 - the last bits: programs that differ are compiled to sums in another order.
 """
