@@ -29,6 +29,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.total_epochs = 30
   # Steps between two checks that the loss is finite; each waits for the device.
   config.check_every_steps = 50
+  # Whether an epoch's line in metrics.jsonl has the mean norm of each encoder's
+  # gradient, before a balance method changes it.
+  config.log_gradient_norms = False
   # Keep compiled programs in the user's cache directory.
   config.compilation_cache = True
 
@@ -92,6 +95,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # Probability of each modality to be missing from a training sample; one at
   # least is left.
   data.modality_dropout = 0.0
+  # Classes, by number, that no split has: the analysis of a run tells them from
+  # the others. The model keeps their outputs.
+  data.held_out_classes = ()
   data.num_threads = 2
   data.prefetch_batches = 8
 
@@ -241,4 +247,11 @@ def get_config(arg: str = "") -> ConfigDict:
   evaluation.selection_split = "validation"
   # The test split is tested again with one modality mixed with noise.
   evaluation.noise_levels = (0.25, 0.5, 1.0)
+  # Whether each rotation leaves lines in geometry.jsonl: where keys and query
+  # lay before and after it. Costs a few batches twice, at rotations alone.
+  evaluation.geometry = True
+  # Another data set of the same modalities and shapes, by the names of
+  # config.data, that the analysis of a run tells its own from; unset: none.
+  evaluation.other_data = placeholder(str)
+  evaluation.other_data_dir = placeholder(str)
   return config

@@ -121,6 +121,40 @@ def check_workdir(
     )
 
 
+def read_config(
+  workdir: Path,
+  overrides: Sequence[str] = (),
+  allowed: Sequence[str] = (),
+) -> ConfigDict:
+  """The config of the run in a workdir, with overrides applied.
+
+  Fields that came after the run have their defaults.
+
+  Args:
+    workdir: folder of a run.
+    overrides: as in `load_config`.
+    allowed: beginnings of the fields that may be overridden.
+
+  Raises:
+    UserError: no run, or an override that cannot be used.
+  """
+  path = workdir / "config.json"
+  if not path.is_file():
+    raise UserError(f"{workdir} has no config.json; expected a run's workdir")
+  config = load_config("configs/base.py")
+  with config.unlocked():
+    config.update(_read_json(path))
+  pairs = _joined(overrides, _fields(config))
+  for key, _ in pairs:
+    if not key.startswith(tuple(allowed)):
+      raise UserError(
+        f"--config.{key} is part of what the run in {workdir} was; only "
+        f"{', '.join(f'config.{name}' for name in allowed)} may differ"
+      )
+  _override(config, pairs)
+  return config
+
+
 def _find(path: str) -> Path:
   """The file, in the current folder or among the package's own configs."""
   package = Path(rollingq_jax.__file__).parent

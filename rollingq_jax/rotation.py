@@ -81,6 +81,28 @@ def rotation_between(
   return rotate(unit(source), unit(target))
 
 
+def plane_basis(
+  first: Float[Array, "... d"], second: Float[Array, "... d"]
+) -> Float[Array, "... 2 d"]:
+  """Orthonormal rows: along `first`, and where `second` goes off from it.
+
+  Collinear vectors leave the plane to the coordinate axis farthest from the
+  first, as in `rotation_between`; a zero first vector gives zero rows.
+  """
+  return jnp.vectorize(_basis, signature="(d),(d)->(p,d)")(
+    unit(first), unit(second)
+  )
+
+
+def _basis(a: Float[Array, " d"], b: Float[Array, " d"]) -> Float[Array, "2 d"]:
+  direction = _second_direction(a, b)
+  with jax.default_matmul_precision("highest"):
+    rest = unit(direction - (a @ direction) * a)
+    # Once more: what cancelled left rounding along the first.
+    rest = unit(rest - (a @ rest) * a)
+  return jnp.where(jnp.any(a != 0), jnp.stack([a, rest]), 0.0)
+
+
 def _builder(method: str) -> Callable[[Array, Array], Array]:
   builders = {"plane": _plane, "procrustes": _procrustes}
   if method not in builders:

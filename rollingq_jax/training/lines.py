@@ -87,6 +87,8 @@ def train_metrics(
     "loss": float(sums["loss"]) / count,
     task.score_name: float(sums["score"]) / count,
   }
+  for name, norm in sums.get("gradient_norm", {}).items():
+    metrics[f"gradient_norm/{name}"] = float(norm) / count
   if any(shares.any() for shares in sums["share"].values()):
     air = mean_air(
       {"sum": sums["cosine"][:, None], "count": sums["cosine_count"]}

@@ -11,10 +11,12 @@ from rollingq_jax.jsonl import read_lines
 
 METRICS_FILE = "metrics.jsonl"
 ROLLINGQ_FILE = "rollingq.jsonl"
+# There where something was rolled.
+GEOMETRY_FILE = "geometry.jsonl"
 
 
 class RunLog:
-  """Writes `metrics.jsonl`, `rollingq.jsonl` and TensorBoard events.
+  """Writes the JSON lines of a run, and TensorBoard events.
 
   Lines hold nothing that differs between two equal runs, such as times. On
   a resumed run the lines after the checkpoint and those of the test split are
@@ -33,6 +35,8 @@ class RunLog:
       return
     for name in (METRICS_FILE, ROLLINGQ_FILE):
       _keep_lines(workdir / name, resumed_step)
+    if (workdir / GEOMETRY_FILE).exists():
+      _keep_lines(workdir / GEOMETRY_FILE, resumed_step)
     self._events = _events(workdir / "tensorboard", resumed_step + 1)
 
   def __enter__(self) -> "RunLog":
@@ -57,6 +61,10 @@ class RunLog:
     values["angle"] = line["angle"]
     means = {name: sum(heads) / len(heads) for name, heads in values.items()}
     self.scalars(line["step"], f"rolling/{line['layer']}", means)
+
+  def geometry(self, line: dict[str, Any]) -> None:
+    """Adds a line to `geometry.jsonl`."""
+    self._append(GEOMETRY_FILE, line)
 
   def scalars(self, step: int, prefix: str, values: dict[str, float]) -> None:
     """Adds scalars to the TensorBoard events alone."""

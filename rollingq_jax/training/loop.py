@@ -13,6 +13,7 @@ from rollingq_jax.rolling import RollingQInfo
 from rollingq_jax.training.balancing import observe_epoch
 from rollingq_jax.training.checkpoint import Checkpoints
 from rollingq_jax.training.console import Screen
+from rollingq_jax.training.geometry import geometry_lines
 from rollingq_jax.training.lines import (
   epoch_line,
   opening_lines,
@@ -21,7 +22,13 @@ from rollingq_jax.training.lines import (
 )
 from rollingq_jax.training.logs import RunLog
 from rollingq_jax.training.preemption import StopRequest
-from rollingq_jax.training.run import Run, evaluate_split, on_device, prepare
+from rollingq_jax.training.run import (
+  Run,
+  evaluate_split,
+  measured_encoders,
+  on_device,
+  prepare,
+)
 from rollingq_jax.training.sharding import put_batch
 from rollingq_jax.training.state import TrainState, zero_sums
 from rollingq_jax.training.windows import (
@@ -131,6 +138,9 @@ def end_window(
     window = run.batches[step - run.plan.length : step]
     collection = run.second_pass(state.variables, on_device(run, window))
     rolled, next_turn, infos = roll_layers(collection, turn, **hyper)
+  if run.config.evaluation.geometry and _any_rolled(infos):
+    for line in geometry_lines(run, state, rolled, infos, step):
+      outputs.log.geometry(line)
   lines = window_lines(run, state, infos, step)
   for line in lines:
     outputs.log.window(line)
@@ -174,7 +184,8 @@ def end_epoch(
     )
   )
   state = observe_balance(run, state, epoch)
-  state = _replace(state, epoch_sums=zero_sums(run.streams, run.num_layers))
+  zeros = zero_sums(run.streams, run.num_layers, measured_encoders(config))
+  state = _replace(state, epoch_sums=zeros)
   score = run.task.score_name
   outputs.checkpoints.save(state, iterator, {score: validation[score]})
   return state

@@ -20,6 +20,7 @@ from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.data.source import Source
 from rollingq_jax.evaluation import Task, evaluate, make_eval_step
 from rollingq_jax.evaluation.evaluate import JittedEvalStep
+from rollingq_jax.evaluation.geometry import make_view
 from rollingq_jax.models import (
   MultimodalClassifier,
   build_model,
@@ -30,7 +31,7 @@ from rollingq_jax.pretrained import load_weights
 from rollingq_jax.training.balancing import make_balance, make_observe
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
-from rollingq_jax.training.sharding import make_mesh, put_batch
+from rollingq_jax.training.sharding import make_mesh, put_batch, replicated
 from rollingq_jax.training.state import TrainState, init_state, with_variables
 from rollingq_jax.training.step import TrainStep, make_train_step
 from rollingq_jax.training.tasks import make_task
@@ -70,6 +71,8 @@ class Run(NamedTuple):
   second_pass: SecondPass
   # (train state, batch, epoch) -> state of the balance method.
   observe: JittedEvalStep
+  # (variables, batch) -> what each attention layer sees.
+  view: JittedEvalStep
 
 
 def prepare(
@@ -147,6 +150,7 @@ def make_run(
     num_layers=num_layers,
     mesh=mesh,
     balance=balance,
+    encoders=measured_encoders(config),
   )
   state, notes = _start_from_weights(config, state, batch)
   shardings = jax.tree.map(lambda x: x.sharding, state)
@@ -172,8 +176,14 @@ def make_run(
     eval_step=make_eval_step(model.apply, task),
     second_pass=make_second_pass(model, config.rollingq.mean_over),
     observe=make_observe(model, balance),
+    view=make_view(model.apply, replicated(mesh)),
   )
   return run, state
+
+
+def measured_encoders(config: Any) -> tuple[str, ...]:
+  """Those whose gradient norms are summed over an epoch."""
+  return tuple(config.modalities) if config.log_gradient_norms else ()
 
 
 def _start_from_weights(
@@ -195,20 +205,30 @@ def evaluate_split(
   extra_noise: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
   """Metrics of a split, each sample counted once."""
-  batches = evaluation_batches(
-    run.dataset.splits[split],
+  batches = batches_of(run, run.dataset.splits[split], extra_noise)
+  return evaluate_batches(run, state, on_device(run, batches))
+
+
+def evaluate_batches(
+  run: Run, state: TrainState, batches: Iterable[dict[str, jax.Array]]
+) -> dict[str, float]:
+  """Metrics over batches that are on the mesh."""
+  return evaluate(
+    run.eval_step, state.variables, batches, run.streams, run.task
+  )
+
+
+def batches_of(
+  run: Run, source: Source, extra_noise: Mapping[str, float] | None = None
+) -> grain.MapDataset:
+  """This process's share of one pass in order over a source."""
+  return evaluation_batches(
+    source,
     run.config,
     extra_noise=extra_noise,
     device_count=run.mesh.size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
-  )
-  return evaluate(
-    run.eval_step,
-    state.variables,
-    on_device(run, batches),
-    run.streams,
-    run.task,
   )
 
 

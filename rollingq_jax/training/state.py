@@ -55,13 +55,17 @@ class TrainState(struct.PyTreeNode):
     }
 
 
-def zero_sums(streams: tuple[str, ...], num_layers: int = 1) -> dict[str, Any]:
+def zero_sums(
+  streams: tuple[str, ...],
+  num_layers: int = 1,
+  encoders: tuple[str, ...] = (),
+) -> dict[str, Any]:
   """Sums before the first sample.
 
   `bad_step` is the first step with a loss that is not finite, -1 if none;
   `share`, a sum for each layer, and `cosine`, of the last layer in the
   streams' order, stay 0 where the fusion has no attention; `rotations` are
-  added by the loop.
+  added by the loop. `gradient_norm` is there for the encoders named.
   """
   shapes = {
     "count": (),
@@ -71,7 +75,12 @@ def zero_sums(streams: tuple[str, ...], num_layers: int = 1) -> dict[str, Any]:
     "cosine_count": (len(streams),),
   }
   # An array each: the step donates them, and none may be donated twice.
-  sums = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+  sums: dict[str, Any] = {
+    name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()
+  }
+  if encoders:
+    zeros = {name: jnp.zeros((), jnp.float32) for name in encoders}
+    sums["gradient_norm"] = zeros
   return sums | {
     "share": {name: jnp.zeros(num_layers, jnp.float32) for name in streams},
     "bad_step": jnp.full((), -1, jnp.int32),
@@ -89,8 +98,12 @@ def init_state(
   num_layers: int,
   mesh: Mesh,
   balance: Balance,
+  encoders: tuple[str, ...] = (),
 ) -> TrainState:
-  """State at step 0, born on the mesh with its final sharding."""
+  """State at step 0, born on the mesh with its final sharding.
+
+  `encoders` are those whose gradient norms are summed over an epoch.
+  """
 
   def init(rng: Key[Array, ""], batch: dict[str, Array]) -> TrainState:
     init_rng, run_rng = jax.random.split(rng)
@@ -104,7 +117,7 @@ def init_state(
       rolling_turn=init_turn(),
       balance=balance.init(_features(model, variables, batch)),
       rng=run_rng,
-      epoch_sums=zero_sums(streams, num_layers),
+      epoch_sums=zero_sums(streams, num_layers, encoders),
       window_sums=zero_sums(streams, num_layers),
     )
 

@@ -76,12 +76,15 @@ def make_train_step(
 
     grads, loss, (output, updates) = _gradients(loss_fn, state.params)
     signals = signals_of(output, batch, epoch)
+    raw = grads
     grads = modulate(balance, state, grads, signals, jax.random.fold_in(rng, 1))
     # optax raises floats to the power of its integer count.
     with jax.numpy_dtype_promotion("standard"):
       deltas, opt_state = tx.update(grads, state.opt_state, state.params)
     score = task.score(output.logits, batch)
-    add = partial(_add_sums, loss=loss, score=score, output=output, batch=batch)
+    add = partial(
+      _add_sums, loss=loss, score=score, output=output, batch=batch, grads=raw
+    )
     return state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, deltas),
@@ -107,6 +110,7 @@ def _add_sums(
   score: Float[Array, " b"],
   output: ClassifierOutput,
   batch: Batch,
+  grads: Any,
 ) -> dict[str, Any]:
   """Adds the batch of a step, counted from 1; its real samples are weighed."""
   mask = batch["mask"].astype(jnp.float32)
@@ -118,6 +122,11 @@ def _add_sums(
     "score": sums["score"] + jnp.sum(jnp.where(batch["mask"], score, 0.0)),
     "bad_step": jnp.where(is_first_bad, step, sums["bad_step"]),
   }
+  if "gradient_norm" in sums:
+    new["gradient_norm"] = {
+      name: norm + count * optax.global_norm(grads[f"encoders_{name}"])
+      for name, norm in sums["gradient_norm"].items()
+    }
   if output.aux is not None:
     cosines = cosine_sums(output.aux, batch["mask"])
     layers = [*output.inner_aux, output.aux]

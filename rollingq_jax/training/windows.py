@@ -84,16 +84,27 @@ def roll_layers(
     The new collection, the next turn, and the info of each attention by its
     path, in the order of depth.
   """
-  leaves, tree = jax.tree_util.tree_flatten_with_path(
-    collection, is_leaf=_is_state
-  )
-  states = {_layer_name(path): state for path, state in leaves}
-  names = sorted(states, key=_depth_order)
-  ordered = [states[name] for name in names]
+  states, leaves = layer_states(collection), _leaves(collection)
+  names = list(states)
+  ordered = list(states.values())
   closed, turn, infos = roll_in_turn(ordered, turn, method=method, **hyper)
   rolled = dict(zip(names, closed, strict=True))
-  collection = jax.tree.unflatten(tree, [rolled[name] for name in states])
+  tree = jax.tree.structure(collection, is_leaf=_is_state)
+  collection = jax.tree.unflatten(tree, [rolled[name] for name in leaves])
   return collection, turn, dict(zip(names, infos, strict=True))
+
+
+def layer_states(collection: Any) -> dict[str, RollingQState]:
+  """Each attention's state by its path, in the order of depth."""
+  states = _leaves(collection)
+  return {name: states[name] for name in sorted(states, key=_depth_order)}
+
+
+def _leaves(collection: Any) -> dict[str, RollingQState]:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(
+    collection, is_leaf=_is_state
+  )
+  return {_layer_name(path): state for path, state in leaves}
 
 
 def hyper_parameters(config: Any, *, may_roll: bool) -> dict[str, Any]:
