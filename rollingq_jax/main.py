@@ -57,10 +57,11 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
 
   from rollingq_jax.training import train_and_evaluate
+  from rollingq_jax.training.compilation import keep_compiled_programs
   from rollingq_jax.training.preemption import stop_on_sigterm
 
   if config.compilation_cache:
-    _keep_compiled_programs()
+    keep_compiled_programs()
   with stop_on_sigterm() as stop:
     on_ready = functools.partial(_write_config_and_cost, workdir)
     finished = train_and_evaluate(config, workdir, stop, on_ready)
@@ -94,16 +95,6 @@ def _write_config_and_cost(workdir: Path, run: Any, state: Any) -> list[str]:
   save_config(run.config, workdir)
   save_cost(cost, workdir)
   return cost_lines(cost)
-
-
-def _keep_compiled_programs() -> None:
-  """Turns on jax's persistent compilation cache, unless the user set one."""
-  import jax
-  import platformdirs
-
-  if not jax.config.jax_compilation_cache_dir:  # pyright: ignore
-    folder = platformdirs.user_cache_path("rollingq_jax") / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _show(workdir: Path) -> None:

@@ -38,7 +38,7 @@ def batch_sums(
   if output.aux is not None:
     sums["cosine"] = cosine_sums(output.aux, mask)
     sums["share"] = {
-      name: moments(share, _advantage(batch, name, output.aux), mask)
+      name: moments(share, advantage(batch, name, output.aux), mask)
       for name, share in output.aux.attention_share.items()
     }
   return sums
@@ -92,10 +92,13 @@ def cosine_sums(aux: FusionAux, mask: Bool[Array, " b"]) -> Sums:
   }
 
 
-def _advantage(
+def advantage(
   batch: Batch, name: str, aux: FusionAux
 ) -> Float[Array, " b"] | None:
-  """The others' mean noise level minus the modality's own, where known."""
+  """A modality's quality: the others' mean noise level minus its own.
+
+  None where the batch has no levels.
+  """
   if f"{name}_noise" not in batch:
     return None
   levels = {

@@ -128,8 +128,14 @@ class Checkpoints:
   def restore_best(self, like: TrainState) -> TrainState:
     """The state that was best on the selection split."""
     self.wait()
+    return self._restore_state(self._manager.best_step(), like)
+
+  def restore_last(self, like: TrainState) -> TrainState:
+    """The state of the newest checkpoint, without that of the data."""
+    return self._restore_state(self._manager.latest_step(), like)
+
+  def _restore_state(self, step: int | None, like: TrainState) -> TrainState:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    step = self._manager.best_step()
     return self._manager.restore(
       step,
       args=ocp.args.Composite(

@@ -12,6 +12,7 @@ from rollingq_jax.data.datasets import (
   synthetic,
 )
 from rollingq_jax.data.source import Dataset, check_dataset
+from rollingq_jax.data.subset import without_classes
 from rollingq_jax.data.vocabulary import check_ids
 from rollingq_jax.errors import UserError
 
@@ -48,7 +49,7 @@ def load_dataset(config: Any) -> Dataset:
     dataset, tuple(config.modalities), config.num_classes, config.task
   )
   check_ids(dataset, config)
-  return dataset
+  return without_classes(dataset, config.data.held_out_classes)
 
 
 def pin_data(config: Any) -> None:

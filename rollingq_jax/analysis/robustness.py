@@ -1,0 +1,55 @@
+"""The task's metrics with one modality noisier, or replaced."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rollingq_jax.analysis.conditions import REPLACEMENTS, replaced
+from rollingq_jax.analysis.restore import Trained
+from rollingq_jax.training.run import evaluate_batches, evaluate_split
+
+Row = dict[str, Any]
+
+
+def robustness(trained: Trained, levels: Iterable[float]) -> list[Row]:
+  """A row as it is, then one for each modality and level of more noise."""
+  run, state = trained
+  conditions: list[tuple[str | None, float]] = [(None, 0.0)]
+  modalities = run.config.modalities
+  conditions += [(m, float(level)) for m in modalities for level in levels]
+  return [
+    {"modality": modality, "level": level}
+    | task_metrics(
+      evaluate_split(
+        run, state, "test", {} if modality is None else {modality: level}
+      )
+    )
+    for modality, level in conditions
+  ]
+
+
+def replacement(trained: Trained) -> list[Row]:
+  """A row for each modality and for all that it can be replaced by."""
+  run, state = trained
+  # Without its only modality a model says the same of all samples.
+  ways = [
+    by
+    for by in REPLACEMENTS
+    if by != "missing" or len(run.config.modalities) > 1
+  ]
+  return [
+    {"modality": modality, "by": by}
+    | task_metrics(
+      evaluate_batches(run, state, replaced(trained, "test", modality, by))
+    )
+    for modality in run.config.modalities
+    for by in ways
+  ]
+
+
+def task_metrics(metrics: dict[str, float]) -> dict[str, float]:
+  """Those of the task alone: no loss, and nothing of one modality."""
+  return {
+    name: value
+    for name, value in metrics.items()
+    if name != "loss" and "/" not in name
+  }
