@@ -61,7 +61,7 @@ def correlation(share: np.ndarray, quality: np.ndarray) -> Row:
   )
 
 
-def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> Any:
   """Pearson's coefficient of ranks; 0 where a resample does not vary."""
   a, b = (rankdata(values, axis=axis) for values in (x, y))
   a, b = (r - r.mean(axis=axis, keepdims=True) for r in (a, b))

@@ -124,7 +124,7 @@ def _add_sums(
   }
   if "gradient_norm" in sums:
     new["gradient_norm"] = {
-      name: norm + count * optax.global_norm(grads[f"encoders_{name}"])
+      name: norm + count * optax.tree.norm(grads[f"encoders_{name}"])
       for name, norm in sums["gradient_norm"].items()
     }
   if output.aux is not None:
