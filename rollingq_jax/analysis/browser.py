@@ -164,7 +164,8 @@ def shown(config: Any, batch: Batch, name: str) -> np.ndarray:
     return values
   if values.dtype == np.uint8:
     size = _frame_size(config, name, values.shape)
-    seen = np.asarray(input_of(batch, name, jnp.float32, size))
+    own = {k: jnp.asarray(x) for k, x in batch.items() if k.startswith(name)}
+    seen = np.asarray(input_of(own, name, jnp.float32, size))
     return _bytes(seen * np.array(DEVIATION) + np.array(MEAN))
   axes = tuple(range(1, values.ndim))
   low = values.min(axis=axes, keepdims=True)

@@ -69,10 +69,12 @@ def without_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
       f"config.data.held_out_classes names {unknown[0]}, which the test split "
       f"has no sample of; expected numbers below {len(dataset.class_names)}"
     )
-  if np.isin(dataset.splits["train"].labels, held_out).all():
-    raise UserError(
-      "config.data.held_out_classes leaves no class to train on; name fewer"
-    )
+  for name, source in dataset.splits.items():
+    if np.isin(source.labels, held_out).all():
+      raise UserError(
+        f"the {name} split has none but held-out classes; name fewer in "
+        "config.data.held_out_classes"
+      )
   splits = {
     name: Subset(source, np.flatnonzero(~np.isin(source.labels, held_out)))
     for name, source in dataset.splits.items()

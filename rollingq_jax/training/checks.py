@@ -52,6 +52,10 @@ CHECKS: dict[str, Check] = {
     (lambda x: len(x) == 2 and min(x) >= 0),
     "two numbers of at least 0",
   ),
+  "data.held_out_classes": (
+    (lambda x: all(number >= 0 for number in x) and len(set(x)) == len(x)),
+    "numbers of classes, none of them twice",
+  ),
   "data.length_buckets": at_least(1),
   "data.modality_dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
   "data.canvas": (

@@ -31,6 +31,14 @@ FIELDS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quickly_compiled():
+  """What runs a few times is not worth optimising."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def workdir(repo_root, tmp_path_factory):
   """Of a finished run that has been analysed."""
