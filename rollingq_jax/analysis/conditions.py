@@ -70,7 +70,10 @@ def with_modality(batch: Batch, other: Batch, modality: str) -> Batch:
 
 
 def with_zeros(batch: Batch, modality: str) -> Batch:
-  """Zeros for a standardised input; bytes of frames become the mean colour."""
+  """Zeros for a standardised input, the mean colour for bytes of frames.
+
+  Ids of a text become id 0.
+  """
   values = batch[modality]
   if values.dtype != np.uint8:
     return {**batch, modality: np.zeros_like(values)}

@@ -1,5 +1,7 @@
 """Batches in which a modality is replaced, and what is shown of samples."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -205,6 +207,13 @@ def test_the_first_call_is_not_timed():
   assert len(calls) == 4
 
 
-def test_a_file_never_has_a_number_that_json_lacks(tmp_path):
-  with pytest.raises(ValueError, match="JSON"):
-    write_result(tmp_path, "x", 1, {"value": float("nan")})
+def test_a_file_has_a_reason_in_place_of_what_json_lacks(tmp_path):
+  content = {"rows": [{"x": float("nan"), "y": 1.0}], "z": [float("inf"), 2.0]}
+  path = write_result(tmp_path, "kind", 7, content)
+  assert json.loads(path.read_text()) == {
+    "kind": "kind",
+    "split": "test",
+    "samples": 7,
+    "rows": [{"x": None, "y": 1.0, "x_why": "the value is nan"}],
+    "z": [None, 2.0],
+  }
