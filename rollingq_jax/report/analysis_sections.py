@@ -1,0 +1,305 @@
+"""Sections of the files that `rollingq_jax.analyse` leaves in a run."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+from rollingq_jax.report import charts, metrics
+from rollingq_jax.report.content import (
+  Cell,
+  Figure,
+  Section,
+  Table,
+  number_cell,
+  text_cell,
+)
+from rollingq_jax.report.gather import Run, by_method
+from rollingq_jax.report.run_files import Line, extra_noise
+from rollingq_jax.report.run_sections import mean_table
+
+Key = tuple[str, ...]
+
+
+def robustness_section(runs: Sequence[Run]) -> Section | None:
+  """Score by modality and level of noise: the layout of the paper's Table 3."""
+  score = runs[0].files.score
+  found = {run.name: _noise_rows(run, score) for run in runs}
+  kept = [run for run in runs if len(found[run.name]) > 1]
+  keys = dict.fromkeys(key for run in kept for key in found[run.name])
+  columns = {
+    _noise_heading(*key): functools.partial(_lookup, found, key) for key in keys
+  }
+  if not kept:
+    return None
+  unit = metrics.unit(score)
+  table = mean_table("robustness", "Noise on one modality", kept, columns, unit)
+  modalities = dict.fromkeys(name for name, _ in keys if name)
+  figures = [_noise_figure(kept, found, x, score) for x in modalities]
+  intro = f"{metrics.label(score).capitalize()} on test, mean over seeds."
+  return Section("robustness", "Robustness to noise", intro, figures, [table])
+
+
+def _noise_rows(run: Run, score: str) -> dict[tuple[str, float], float]:
+  """Score by (modality, level); ("", 0) is the plain test split."""
+  analysed = run.analysis.get("robustness", {}).get("rows")
+  if analysed:
+    return {(x["modality"] or "", x["level"]): x.get(score) for x in analysed}
+  rows = {}
+  for line in run.files.metrics["test"]:
+    key = next(iter(extra_noise(line).items()), ("", 0.0))
+    rows[key] = line[score]
+  return rows
+
+
+def _noise_heading(modality: str, level: float) -> str:
+  return f"{modality} {level:g}" if modality else "plain"
+
+
+def _lookup(found: dict, key: tuple, run: Run) -> float | None:
+  return found[run.name].get(key)
+
+
+def _noise_figure(
+  runs: Sequence[Run], found: dict, modality: str, score: str
+) -> Figure:
+  rows = [
+    {"method": run.method, "x": level, "y": value}
+    for run in runs
+    for (name, level), value in found[run.name].items()
+    if name in ("", modality)
+  ]
+  methods = list(by_method(runs))
+  label = metrics.label(score)
+  return Figure(
+    f"robustness-{modality}",
+    f"{label} with noise on {modality}",
+    f"Lines of {label} over the level of noise on {modality}, of "
+    f"{', '.join(methods)}; the numbers are in the table below.",
+    charts.mean_lines(
+      rows, methods, f"noise on {modality}", label, metrics.unit(score)
+    ),
+  )
+
+
+def _pivot(
+  runs: Sequence[Run], kind: str, fields: Sequence[str], value: str
+) -> tuple[list[Run], dict[str, Callable[[Run], float | None]]]:
+  """Runs with such an analysis, and a column for each of its rows."""
+  kept = [run for run in runs if run.analysis.get(kind, {}).get("rows")]
+  keys = dict.fromkeys(
+    tuple(str(row[x]) for x in fields)
+    for run in kept
+    for row in run.analysis[kind]["rows"]
+  )
+  get = functools.partial(_row_value, kind, fields, value)
+  return kept, {_words(key): functools.partial(get, key) for key in keys}
+
+
+def _words(key: Key) -> str:
+  return ", ".join(key).replace("_", " ")
+
+
+def _row_value(
+  kind: str, fields: Sequence[str], value: str, key: Key, run: Run
+) -> float | None:
+  for row in run.analysis[kind]["rows"]:
+    if tuple(str(row[x]) for x in fields) == key:
+      return row.get(value)
+  return None
+
+
+def _dots(
+  name: str, title: str, runs: Sequence[Run], get: Callable, unit: str
+) -> Figure:
+  rows = [
+    {"method": run.method, "seed": run.seed, "value": value}
+    for run in runs
+    if (value := get(run)) is not None
+  ]
+  methods = list(dict.fromkeys(row["method"] for row in rows))
+  said = f"Dots of {title}, a row a method: {', '.join(methods)}; see the table."
+  return Figure(
+    name, title, said, charts.dots(rows, methods, title, unit)
+  )
+
+
+def replacement_section(runs: Sequence[Run]) -> Section | None:
+  """Accuracy with one modality replaced."""
+  score = runs[0].files.score
+  kept, columns = _pivot(runs, "replacement", ("modality", "by"), score)
+  if not kept:
+    return None
+  intro = (
+    "What is left when a modality is replaced: how much a model leans on it."
+  )
+  unit, label = metrics.unit(score), metrics.label(score)
+  table = mean_table(
+    "replacement", f"{label}, one modality replaced", kept, columns, unit
+  )
+  figures = [
+    _dots(f"replacement-{'-'.join(heading.split(', '))}".replace(" ", "-"),
+          f"{label}: {heading}", kept, get, unit)
+    for heading, get in columns.items()
+    if not heading.endswith("missing") or len(columns) <= 4
+  ][:4]
+  title = "Replacing a modality"
+  return Section("replacement", title, intro, figures, [table])
+
+
+def correlation_section(runs: Sequence[Run]) -> Section | None:
+  """Attention share and quality of a sample: the paper's Table 2."""
+  kept = [run for run in runs if run.analysis.get("correlation", {}).get("rows")]
+  if not kept:
+    return None
+  columns = [
+    "run",
+    "modality",
+    "Pearson",
+    "95 % interval",
+    "Spearman",
+    "95 % interval (Spearman)",
+  ]
+  rows = [
+    _correlation_row(run, row)
+    for run in kept
+    for row in run.analysis["correlation"]["rows"]
+  ]
+  table = Table("correlation", "Correlation by run", columns, rows)
+  figures = [
+    _dots(f"correlation-{name}", f"Pearson correlation, {name}", kept, get, "")
+    for name, get in _pivot(kept, "correlation", ("modality",), "pearson")[
+      1
+    ].items()
+    if any(get(run) is not None for run in kept)
+  ]
+  intro = "Does the attention go where the input is good?"
+  title = "Correlation of attention and quality"
+  return Section("correlation", title, intro, figures, [table])
+
+
+def _correlation_row(run: Run, row: Line) -> list[Cell]:
+  cells = [text_cell(run.label, f"run-{run.name}"), text_cell(row["modality"])]
+  for name in ("pearson", "spearman"):
+    why = row.get(f"{name}_why") or ""
+    cells.append(number_cell(row.get(name), "+.3f", why))
+    cells.append(_ends(row.get(f"{name}_low"), row.get(f"{name}_high"), why))
+  return cells
+
+
+def _ends(low: float | None, high: float | None, why: str) -> Cell:
+  if low is None or high is None:
+    return number_cell(None, why=why)
+  ends = ", ".join(number_cell(x, "+.3f").text for x in (low, high))
+  return Cell(f"[{ends}]", low)
+
+
+def ood_section(runs: Sequence[Run]) -> Section | None:
+  """How well scores tell test samples from others."""
+  tables, figures = [], []
+  kinds = {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR at 95 % recall"}
+  for value, label in kinds.items():
+    kept, columns = _pivot(runs, "ood", ("score", "against"), value)
+    if not kept:
+      return None
+    tables.append(mean_table(f"ood-{value}", label, kept, columns, ".3f"))
+    if value == "auroc":
+      figures = [
+        _dots(f"ood-{x}".replace(", ", "-").replace(" ", "-"),
+              f"AUROC: {x}", kept, get, "")
+        for x, get in columns.items()
+        if any(get(run) is not None for run in kept)
+      ]
+  intro = "Each column is a score and what test samples are told from by it."
+  title = "Out-of-distribution detection"
+  return Section("ood", title, intro, figures[:6], tables)
+
+
+def calibration_section(runs: Sequence[Run]) -> Section | None:
+  """Reliability diagram and expected calibration error."""
+  kept = [run for run in runs if run.analysis.get("calibration", {}).get("bins")]
+  if not kept:
+    return None
+  rows = list(_bins(kept))
+  methods = list(by_method(kept))
+  table = mean_table(
+    "calibration",
+    "Expected calibration error",
+    kept,
+    {"ECE": lambda run: run.analysis["calibration"].get("ece")},
+    ".3f",
+  )
+  figure = Figure(
+    "calibration",
+    "Reliability: accuracy over confidence",
+    f"Accuracy over confidence in bins, of {', '.join(methods)}, with the "
+    "diagonal of a calibrated model.",
+    charts.reliability(rows, methods),
+  )
+  return Section("calibration", "Calibration", "", [figure], [table])
+
+
+def _bins(runs: Iterable[Run]) -> Iterable[dict]:
+  for run in runs:
+    for found in run.analysis["calibration"]["bins"]:
+      if found["count"]:
+        yield {
+          "series": run.method,
+          "run": run.label,
+          "x": found["confidence"],
+          "y": found["accuracy"],
+          "count": found["count"],
+        }
+
+
+def classes_section(runs: Sequence[Run]) -> Section | None:
+  """Accuracy of each class by method."""
+  kept = [run for run in runs if run.analysis.get("classes", {}).get("accuracy")]
+  if not kept:
+    return None
+  names = kept[0].analysis["classes"]["class_names"]
+  columns = {
+    str(name): functools.partial(_class_accuracy, i)
+    for i, name in enumerate(names)
+  }
+  table = mean_table("classes", "Accuracy by class (%)", kept, columns, "%")
+  first = [group[0] for group in by_method(kept).values()]
+  figures = [confusion_figure(run) for run in first]
+  intro = "Confusion of the first run of each method; all runs in their details."
+  return Section("classes", "Classes", intro, figures, [table])
+
+
+def _class_accuracy(index: int, run: Run) -> float | None:
+  values = run.analysis["classes"]["accuracy"]
+  return values[index] if index < len(values) else None
+
+
+def confusion_figure(run: Run) -> Figure:
+  """Heat map of a run's confusion matrix."""
+  found = run.analysis["classes"]
+  names = [str(name) for name in found["class_names"]]
+  rows = [
+    {
+      "label": names[i],
+      "prediction": names[j],
+      "count": count,
+      "share": count / max(1, sum(line)),
+    }
+    for i, line in enumerate(found["confusion"])
+    for j, count in enumerate(line)
+  ]
+  return Figure(
+    f"confusion-{run.name}",
+    f"Confusion: {run.label}",
+    f"Confusion matrix of {run.label}: {_most_confused(rows)}.",
+    charts.heat_map(rows, names),
+  )
+
+
+def _most_confused(rows: Sequence[dict]) -> str:
+  wrong = [x for x in rows if x["label"] != x["prediction"] and x["count"]]
+  if not wrong:
+    return "no sample is confused"
+  worst = max(wrong, key=lambda x: x["share"])
+  return (
+    f"most often {worst['label']} is taken for {worst['prediction']}, "
+    f"{worst['count']} times"
+  )

@@ -1,0 +1,158 @@
+"""What may and may not be concluded, from the numbers alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rollingq_jax.report import metrics
+from rollingq_jax.report.content import show
+from rollingq_jax.report.gather import Gathered, Study
+
+Entry = Mapping[str, Any]
+
+
+class Conclusion(NamedTuple):
+  """A sentence of the summary."""
+
+  # yes: the numbers say so. no: they do not allow it. note: to keep in mind.
+  kind: str
+  text: str
+
+
+def conclusions(gathered: Gathered) -> list[Conclusion]:
+  """Sentences about all studies, or about runs without a study."""
+  found = []
+  for study in gathered.studies:
+    several = f"{study.name}: " if len(gathered.studies) > 1 else ""
+    found += [
+      Conclusion(kind, several + text) for kind, text in _of_study(study)
+    ]
+  if not gathered.studies:
+    found += _of_runs(gathered)
+  return found + _selection_on_test(gathered)
+
+
+def _of_study(study: Study) -> list[Conclusion]:
+  content = study.content
+  score = metrics.score_of(content["metrics"])
+  pairs = [x for x in content.get("paired", []) if x["metric"] == score]
+  return [
+    *(_of_pair(pair, score) for pair in pairs),
+    *_seeds(len(content["seeds"])),
+    *_comparisons(pairs),
+    *_controls(content),
+    *_failures(content["runs"]),
+    *_settings(content),
+  ]
+
+
+def _of_pair(pair: Entry, score: str) -> Conclusion:
+  """Whether the interval of a difference leaves out zero, and which way."""
+  low, high = pair.get("low"), pair.get("high")
+  names = f"{pair['method']} and {pair['against']}"
+  if low is None or high is None:
+    why = pair.get("why") or "there is no interval"
+    return Conclusion("no", f"{names} cannot be compared: {why}.")
+  numbers = _numbers(pair, score)
+  if low <= 0 <= high:
+    text = f"{names} cannot be told apart by {metrics.label(score)}"
+    return Conclusion("no", f"{text}: {numbers}.")
+  better = (low > 0) != metrics.lower_is_better(score)
+  word = "better" if better else "worse"
+  text = f"{pair['method']} is {word} than {pair['against']} here"
+  return Conclusion("yes", f"{text}: {metrics.label(score)} {numbers}.")
+
+
+def _numbers(pair: Entry, score: str) -> str:
+  unit = metrics.unit(score)
+  suffix = " points" if unit == "%" else ""
+  mean, low, high = (_signed(pair[x], unit) for x in ("mean", "low", "high"))
+  return (
+    f"{mean}{suffix}, 95 % interval [{low}, {high}], better in "
+    f"{pair['wins']} of {pair['n']} seeds"
+  )
+
+
+def _signed(value: float, unit: str) -> str:
+  return ("+" if value > 0 else "") + show(value, unit)
+
+
+def _seeds(count: int) -> list[Conclusion]:
+  if count == 1:
+    text = "One seed: no difference between methods can be told from chance."
+    return [Conclusion("no", text)]
+  smallest = 2.0 ** (1 - count)
+  if smallest > 0.05:
+    text = (
+      f"With {count} seeds the sign test cannot go below p = {smallest:.3g}; "
+      "the t interval leans on the differences being about normal."
+    )
+    return [Conclusion("note", text)]
+  return []
+
+
+def _comparisons(pairs: Sequence[Entry]) -> list[Conclusion]:
+  count = sum(pair.get("low") is not None for pair in pairs)
+  if count < 2:
+    return []
+  text = (
+    f"{count} differences are looked at; if none were real, "
+    f"{0.05 * count:.2g} of them would still be expected to leave out zero."
+  )
+  return [Conclusion("note", text)]
+
+
+def _controls(content: Entry) -> list[Conclusion]:
+  """A gain over attention says nothing while fusion without it is unknown."""
+  names = {x["name"] for x in content["methods"]}
+  controls = [x for x in content.get("control") or () if x in names]
+  if not controls:
+    text = (
+      "No control without learnt attention (concat, uniform) was run: a gain "
+      "over attention may do no more than undo the harm of attention."
+    )
+    return [Conclusion("no", text)]
+  return [Conclusion("note", f"Controls: {', '.join(controls)}.")]
+
+
+def _failures(runs: Sequence[Entry]) -> list[Conclusion]:
+  failed = sum(run["status"] != "done" for run in runs)
+  if not failed:
+    return []
+  text = f"{failed} of {len(runs)} runs are not done; the means are without them."
+  return [Conclusion("note", text)]
+
+
+def _settings(content: Entry) -> list[Conclusion]:
+  tried, split = content.get("settings_tried") or 1, content.get("selection")
+  if tried < 2:
+    return []
+  if split == "validation":
+    text = f"{tried} settings were tried; chosen on the validation split."
+    return [Conclusion("note", text)]
+  text = f"{tried} settings were tried and none chosen on validation"
+  return [Conclusion("no", f"{text}: the best of them says too much.")]
+
+
+def _of_runs(gathered: Gathered) -> list[Conclusion]:
+  text = (
+    "These are single runs, not a study: differences between them are not "
+    "tested. `python -m rollingq_jax.study` pairs methods by seed."
+  )
+  return [Conclusion("no", text)] if gathered.runs else []
+
+
+def _selection_on_test(gathered: Gathered) -> list[Conclusion]:
+  """Epochs chosen on what is reported."""
+  chosen = [
+    run
+    for run in gathered.runs
+    if run.files.selection == "test"
+    and run.files.config["evaluation"]["checkpoint"] == "best"
+  ]
+  if not chosen:
+    return []
+  text = (
+    f"In {len(chosen)} of {len(gathered.runs)} runs the epoch was chosen on "
+    "the test split: their scores are higher than what to expect elsewhere."
+  )
+  return [Conclusion("no", text)]
