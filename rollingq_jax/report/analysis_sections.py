@@ -80,11 +80,16 @@ def _noise_figure(
   )
 
 
+def _with(runs: Sequence[Run], kind: str, field: str) -> list[Run]:
+  """Runs whose analysis of this kind has the field."""
+  return [run for run in runs if run.analysis.get(kind, {}).get(field)]
+
+
 def _pivot(
   runs: Sequence[Run], kind: str, fields: Sequence[str], value: str
 ) -> tuple[list[Run], dict[str, Callable[[Run], float | None]]]:
   """Runs with such an analysis, and a column for each of its rows."""
-  kept = [run for run in runs if run.analysis.get(kind, {}).get("rows")]
+  kept = _with(runs, kind, "rows")
   keys = dict.fromkeys(
     tuple(str(row[x]) for x in fields)
     for run in kept
@@ -116,10 +121,9 @@ def _dots(
     if (value := get(run)) is not None
   ]
   methods = list(dict.fromkeys(row["method"] for row in rows))
-  said = f"Dots of {title}, a row a method: {', '.join(methods)}; see the table."
-  return Figure(
-    name, title, said, charts.dots(rows, methods, title, unit)
-  )
+  named = ", ".join(methods)
+  said = f"Dots of {title}, a row a method: {named}; see the table."
+  return Figure(name, title, said, charts.dots(rows, methods, title, unit))
 
 
 def replacement_section(runs: Sequence[Run]) -> Section | None:
@@ -136,8 +140,13 @@ def replacement_section(runs: Sequence[Run]) -> Section | None:
     "replacement", f"{label}, one modality replaced", kept, columns, unit
   )
   figures = [
-    _dots(f"replacement-{'-'.join(heading.split(', '))}".replace(" ", "-"),
-          f"{label}: {heading}", kept, get, unit)
+    _dots(
+      f"replacement-{'-'.join(heading.split(', '))}".replace(" ", "-"),
+      f"{label}: {heading}",
+      kept,
+      get,
+      unit,
+    )
     for heading, get in columns.items()
     if not heading.endswith("missing") or len(columns) <= 4
   ][:4]
@@ -147,7 +156,7 @@ def replacement_section(runs: Sequence[Run]) -> Section | None:
 
 def correlation_section(runs: Sequence[Run]) -> Section | None:
   """Attention share and quality of a sample: the paper's Table 2."""
-  kept = [run for run in runs if run.analysis.get("correlation", {}).get("rows")]
+  kept = _with(runs, "correlation", "rows")
   if not kept:
     return None
   columns = [
@@ -203,8 +212,13 @@ def ood_section(runs: Sequence[Run]) -> Section | None:
     tables.append(mean_table(f"ood-{value}", label, kept, columns, ".3f"))
     if value == "auroc":
       figures = [
-        _dots(f"ood-{x}".replace(", ", "-").replace(" ", "-"),
-              f"AUROC: {x}", kept, get, "")
+        _dots(
+          f"ood-{x}".replace(", ", "-").replace(" ", "-"),
+          f"AUROC: {x}",
+          kept,
+          get,
+          "",
+        )
         for x, get in columns.items()
         if any(get(run) is not None for run in kept)
       ]
@@ -215,7 +229,7 @@ def ood_section(runs: Sequence[Run]) -> Section | None:
 
 def calibration_section(runs: Sequence[Run]) -> Section | None:
   """Reliability diagram and expected calibration error."""
-  kept = [run for run in runs if run.analysis.get("calibration", {}).get("bins")]
+  kept = _with(runs, "calibration", "bins")
   if not kept:
     return None
   rows = list(_bins(kept))
@@ -252,7 +266,7 @@ def _bins(runs: Iterable[Run]) -> Iterable[dict]:
 
 def classes_section(runs: Sequence[Run]) -> Section | None:
   """Accuracy of each class by method."""
-  kept = [run for run in runs if run.analysis.get("classes", {}).get("accuracy")]
+  kept = _with(runs, "classes", "accuracy")
   if not kept:
     return None
   names = kept[0].analysis["classes"]["class_names"]
@@ -263,7 +277,7 @@ def classes_section(runs: Sequence[Run]) -> Section | None:
   table = mean_table("classes", "Accuracy by class (%)", kept, columns, "%")
   first = [group[0] for group in by_method(kept).values()]
   figures = [confusion_figure(run) for run in first]
-  intro = "Confusion of the first run of each method; all runs in their details."
+  intro = "Confusion of each method's first run; all runs are in their details."
   return Section("classes", "Classes", intro, figures, [table])
 
 

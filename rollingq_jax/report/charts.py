@@ -25,7 +25,7 @@ NEUTRAL = "#808080"
 SERIES = (*COLOURS, NEUTRAL)
 DASHES = ([1, 0], [6, 3], [2, 2])
 SHAPES = ("circle", "square", "triangle-up")
-LEGEND = {"orient": "bottom", "columns": 3, "title": None, "labelLimit": 160}
+LEGEND = {"orient": "bottom", "title": None, "labelLimit": 160}
 
 
 def _chart(rows: Sequence[Row], height: int, **more: Any) -> Spec:

@@ -118,7 +118,7 @@ def _failures(runs: Sequence[Entry]) -> list[Conclusion]:
   failed = sum(run["status"] != "done" for run in runs)
   if not failed:
     return []
-  text = f"{failed} of {len(runs)} runs are not done; the means are without them."
+  text = f"{failed} of {len(runs)} runs are not done and in no mean."
   return [Conclusion("note", text)]
 
 

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 Value = float | str | None
 
+ABSENT = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
 
 class Cell(NamedTuple):
   """A cell of a table."""
@@ -37,6 +40,12 @@ class Table(NamedTuple):
       any(isinstance(row[i].value, int | float) for row in self.rows)
       for i in range(len(self.columns))
     ]
+
+  @property
+  def reasons(self) -> list[str]:
+    """Why cells have no number, each reason once."""
+    reasons = (cell.why for row in self.rows for cell in row)
+    return [x for x in dict.fromkeys(reasons) if x]
 
 
 class Figure(NamedTuple):
@@ -95,7 +104,7 @@ def number_cell(value: float | None, unit: str = ".3f", why: str = "") -> Cell:
     why: there is none.
   """
   if value is None or not math.isfinite(value):
-    return Cell("–", None, why=why or "not measured")
+    return Cell(ABSENT, None, why=why or "not measured")
   return Cell(show(value, unit), value)
 
 
@@ -112,7 +121,7 @@ def spread_cell(found: Spread | None, unit: str = ".3f", why: str = "") -> Cell:
 def show(value: float, unit: str = ".3f") -> str:
   """The number with a true minus; shares in per cent with one decimal."""
   text = f"{100 * value:.1f}" if unit == "%" else f"{value:{unit}}"
-  return text.replace("-", "−")
+  return text.replace("-", MINUS)
 
 
 def thin(points: Sequence[Any], limit: int = 200) -> list[Any]:

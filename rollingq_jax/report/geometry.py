@@ -37,7 +37,8 @@ def geometry_section(runs: Sequence[Run]) -> Section | None:
     "anchor, the line is the query. A modality whose keys lie closer to the "
     "query than the others' draws the attention."
   )
-  return Section("geometry", "Geometry of the attention", intro, figures, tables)
+  title = "Geometry of the attention"
+  return Section("geometry", title, intro, figures, tables)
 
 
 def _layers_table(runs: Sequence[Run]) -> Table:
@@ -96,7 +97,10 @@ def rotation_figures(run: Run) -> list[Figure]:
 def _reach(pictures: Sequence[Line]) -> float:
   """Largest radius in the pictures."""
   radii = [
-    r for polar in pictures for entry in polar.values() for r in _list(entry, "radius")
+    r
+    for polar in pictures
+    for entry in polar.values()
+    for r in _list(entry, "radius")
   ]
   return 1.05 * max(radii, default=1.0)
 

@@ -52,9 +52,7 @@ def _run_row(run: Run, names: Sequence[str]) -> list[Cell]:
   return [
     text_cell(run.method, f"run-{run.name}"),
     number_cell(run.seed, "d"),
-    *(
-      number_cell(run.plain_test.get(x), metrics.unit(x), why) for x in names
-    ),
+    *(number_cell(run.plain_test.get(x), metrics.unit(x), why) for x in names),
     number_cell(len(run.files.rotations), "d"),
     number_cell(len(run.files.metrics["train"]), "d"),
   ]
@@ -123,7 +121,9 @@ def series(
 def cost_section(runs: Sequence[Run]) -> Section | None:
   """Parameters and FLOPs of each method, laid out as the paper's Table 4."""
   groups = {
-    method: group[0] for method, group in by_method(runs).items() if group[0].cost
+    method: group[0]
+    for method, group in by_method(runs).items()
+    if group[0].cost
   }
   if not groups:
     return None

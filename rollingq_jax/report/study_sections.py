@@ -5,6 +5,7 @@ from typing import Any
 
 from rollingq_jax.report import charts, metrics
 from rollingq_jax.report.content import (
+  ABSENT,
   Cell,
   Figure,
   Section,
@@ -124,7 +125,7 @@ def _paired(study: Study, paired: Sequence[Entry]) -> Table:
 def _paired_row(entry: Entry) -> list[Cell]:
   unit, why = metrics.unit(entry["metric"]), entry.get("why") or ""
   counts = [entry.get(x) for x in ("wins", "losses", "ties")]
-  wins = " / ".join("–" if x is None else str(x) for x in counts)
+  wins = " / ".join(ABSENT if x is None else str(x) for x in counts)
   return [
     text_cell(metrics.label(entry["metric"])),
     text_cell(entry["method"]),
