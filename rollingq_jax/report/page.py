@@ -1,11 +1,11 @@
 """The page: its sections, and the files that they are written into."""
 
 import functools
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rollingq_jax import __version__
 from rollingq_jax.errors import UserError
 from rollingq_jax.report.analysis_sections import (
   calibration_section,
@@ -124,9 +124,8 @@ def _title(gathered: Gathered) -> str:
 
 
 def _summary(gathered: Gathered) -> str:
-  data = dict.fromkeys(
-    run.files.config["data"]["name"] for run in gathered.runs
-  )
+  configs = [run.files.config for run in gathered.runs]
+  data = dict.fromkeys(config["data"]["name"] for config in configs)
   methods = len(dict.fromkeys(run.method for run in gathered.runs))
   seeds = len(dict.fromkeys(run.seed for run in gathered.runs))
   return (
@@ -145,8 +144,7 @@ def write_page(page: Page, out: Path) -> Path:
   environment = _environment()
   script = chart_library()
   out.mkdir(parents=True, exist_ok=True)
-  version = importlib.metadata.version("rollingq_jax")
-  context: dict[str, Any] = {"page": page, "version": version}
+  context: dict[str, Any] = {"page": page, "version": __version__}
   html = environment.get_template("report.html.j2")
   path = out / "report.html"
   path.write_text(html.render(library=script, **context), encoding="utf-8")
@@ -179,8 +177,9 @@ def chart_library() -> str:
     import vl_convert
   except ImportError as error:
     raise missing_extra("charts") from error
+  script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
   # The end of a script's element must not be seen in the script.
-  return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+  return script.replace("</script", "<\\/script")
 
 
 def missing_extra(what: str) -> UserError:
