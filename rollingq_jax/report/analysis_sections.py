@@ -12,7 +12,7 @@ from rollingq_jax.report.content import (
   number_cell,
   text_cell,
 )
-from rollingq_jax.report.gather import Run, by_method
+from rollingq_jax.report.gather import Run, by_method, slug
 from rollingq_jax.report.run_files import Line, extra_noise
 from rollingq_jax.report.run_sections import mean_table
 
@@ -139,19 +139,49 @@ def replacement_section(runs: Sequence[Run]) -> Section | None:
   table = mean_table(
     "replacement", f"{label}, one modality replaced", kept, columns, unit
   )
-  figures = [
-    _dots(
-      f"replacement-{'-'.join(heading.split(', '))}".replace(" ", "-"),
-      f"{label}: {heading}",
-      kept,
-      get,
-      unit,
-    )
-    for heading, get in columns.items()
-    if not heading.endswith("missing") or len(columns) <= 4
-  ][:4]
+  figures = _grouped(kept, "replacement", ("modality", "by", score), label)
   title = "Replacing a modality"
   return Section("replacement", title, intro, figures, [table])
+
+
+def _grouped(
+  runs: Sequence[Run], kind: str, fields: tuple[str, str, str], label: str
+) -> list[Figure]:
+  """A figure for each value of the first field, the second in colours.
+
+  Args:
+    runs: with this analysis.
+    kind: of the analysis.
+    fields: of its rows: what figures are of, series, value.
+    label: of the value.
+  """
+  rows: dict[str, list[dict]] = {}
+  of, series, value = fields
+  for run in runs:
+    for row in run.analysis[kind]["rows"]:
+      if row.get(value) is not None:
+        point = {"method": run.method, "seed": run.seed, "value": row[value]}
+        point |= {"series": row[series].replace("_", " ")}
+        rows.setdefault(row[of].replace("_", " "), []).append(point)
+  return [
+    _grouped_figure(kind, name, found, label, metrics.unit(value))
+    for name, found in rows.items()
+  ]
+
+
+def _grouped_figure(
+  kind: str, name: str, rows: Sequence[dict], label: str, unit: str
+) -> Figure:
+  methods = list(dict.fromkeys(row["method"] for row in rows))
+  series = list(dict.fromkeys(row["series"] for row in rows))
+  title = f"{label}, {name}"
+  return Figure(
+    f"{kind}-{slug(name)}",
+    title,
+    f"Dots of {title} for {', '.join(series)}, a group a method: "
+    f"{', '.join(methods)}; see the table.",
+    charts.grouped_dots(rows, methods, series, label, unit),
+  )
 
 
 def correlation_section(runs: Sequence[Run]) -> Section | None:
@@ -203,28 +233,19 @@ def _ends(low: float | None, high: float | None, why: str) -> Cell:
 
 def ood_section(runs: Sequence[Run]) -> Section | None:
   """How well scores tell test samples from others."""
-  tables, figures = [], []
   kinds = {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR at 95 % recall"}
-  for value, label in kinds.items():
-    kept, columns = _pivot(runs, "ood", ("score", "against"), value)
-    if not kept:
-      return None
-    tables.append(mean_table(f"ood-{value}", label, kept, columns, ".3f"))
-    if value == "auroc":
-      figures = [
-        _dots(
-          f"ood-{x}".replace(", ", "-").replace(" ", "-"),
-          f"AUROC: {x}",
-          kept,
-          get,
-          "",
-        )
-        for x, get in columns.items()
-        if any(get(run) is not None for run in kept)
-      ]
+  kept = _with(runs, "ood", "rows")
+  if not kept:
+    return None
+  tables = [
+    mean_table(f"ood-{value}", label, kept, columns, ".3f")
+    for value, label in kinds.items()
+    for _, columns in [_pivot(kept, "ood", ("score", "against"), value)]
+  ]
+  figures = _grouped(kept, "ood", ("against", "score", "auroc"), "AUROC")
   intro = "Each column is a score and what test samples are told from by it."
   title = "Out-of-distribution detection"
-  return Section("ood", title, intro, figures[:6], tables)
+  return Section("ood", title, intro, figures, tables)
 
 
 def calibration_section(runs: Sequence[Run]) -> Section | None:

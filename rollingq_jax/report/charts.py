@@ -1,7 +1,7 @@
 """Vega-Lite specifications of the page's charts.
 
 Vega-Lite draws in the page (0.9 MB of JavaScript, where Plotly's is 3.5 to
-4.8 MB and Bokeh's about 1 MB with charts that look less at home in a paper)
+4.8 MB)
 and, by the same vl-convert that brings this JavaScript, to PNG without a
 browser. A specification is JSON, so no library is needed to write one.
 
@@ -45,33 +45,99 @@ def _axis(field: str, title: str, unit: str = "", **scale: Any) -> Spec:
     "type": "quantitative",
     "title": title,
     "scale": {"zero": False, "nice": True, **scale},
-    "axis": {"format": "%"} if unit == "%" else {},
+    "axis": {
+      "format": ".1~%" if unit == "%" else ".4~g",
+      "labelFlush": False,
+      "tickCount": 6,
+    },
   }
 
 
-def _colour(field: str, names: Sequence[str]) -> Spec:
+def _colour(field: str, names: Sequence[str], rows: Sequence[Row]) -> Spec:
+  """Colours by the names' order; a legend of those that the rows have."""
   colours = [SERIES[i % len(SERIES)] for i in range(len(names))]
+  return _nominal(field, names, colours, rows)
+
+
+def _dash(field: str, names: Sequence[str], rows: Sequence[Row]) -> Spec:
+  """Dashes for the names that share a colour."""
+  turns = (i // len(SERIES) % len(DASHES) for i in range(len(names)))
+  return _nominal(field, names, [DASHES[turn] for turn in turns], rows)
+
+
+def _nominal(
+  field: str, names: Sequence[str], values: Sequence[Any], rows: Sequence[Row]
+) -> Spec:
+  present = {row[field] for row in rows}
+  shown = [name for name in names if name in present]
   return {
     "field": field,
     "type": "nominal",
-    "scale": {"domain": list(names), "range": colours},
-    "legend": LEGEND if len(names) > 1 else None,
-  }
-
-
-def _marks(field: str, names: Sequence[str], kinds: Sequence[Any]) -> Spec:
-  """Dashes or shapes for the names that share a colour."""
-  turns = [kinds[i // len(SERIES) % len(kinds)] for i in range(len(names))]
-  return {
-    "field": field,
-    "type": "nominal",
-    "scale": {"domain": list(names), "range": turns},
-    "legend": LEGEND if len(names) > 1 else None,
+    "scale": {"domain": list(names), "range": list(values)},
+    "legend": LEGEND | {"values": shown} if len(shown) > 1 else None,
   }
 
 
 def _tooltip(*fields: str) -> list[Spec]:
   return [{"field": name} for name in fields]
+
+
+def _whole(axis: Spec) -> Spec:
+  """The axis with ticks at whole numbers alone."""
+  ticks = {"tickMinStep": 1, "format": "d"}
+  return axis | {"axis": axis["axis"] | ticks, "scale": {"zero": False}}
+
+
+def grouped_dots(
+  rows: Sequence[Row],
+  methods: Sequence[str],
+  series: Sequence[str],
+  title: str,
+  unit: str = "",
+) -> Spec:
+  """Means and standard errors, a line a method and series.
+
+  Args:
+    rows: with `method`, `series`, `seed` and `value`.
+    methods: from top to bottom.
+    series: within a method, from top to bottom, each of one colour.
+    title: of the horizontal axis.
+    unit: `%` for shares.
+  """
+  value = _axis("value", title, unit, padding=8)
+  tips = [
+    *_tooltip("method", "series"),
+    {"field": "value", "aggregate": "mean", "format": ".4f"},
+  ]
+  mean = {"type": "point", "filled": True, "size": 55, "opacity": 1}
+  encoding = {
+    "y": _down("method", methods),
+    "yOffset": {"field": "series", "sort": list(series)},
+    "color": _colour("series", series, rows),
+  }
+  layers = [
+    {
+      "mark": {"type": "errorbar", "extent": "stderr", "thickness": 2},
+      "encoding": {"x": value},
+    },
+    {
+      "mark": mean,
+      "encoding": {"x": value | {"aggregate": "mean"}, "tooltip": tips},
+    },
+  ]
+  height = (12 * len(series) + 10) * len(methods) + 20
+  return _chart(rows, height, encoding=encoding, layer=layers)
+
+
+def _down(field: str, names: Sequence[str]) -> Spec:
+  """Names from top to bottom."""
+  return {
+    "field": field,
+    "type": "nominal",
+    "sort": list(names),
+    "title": None,
+    "axis": {"labelLimit": 150, "grid": True},
+  }
 
 
 def dots(
@@ -85,17 +151,10 @@ def dots(
     title: of the horizontal axis.
     unit: `%` for shares.
   """
-  y = {
-    "field": "method",
-    "type": "nominal",
-    "sort": list(methods),
-    "title": None,
-    "axis": {"labelLimit": 150, "grid": True},
-  }
   seeds = {"type": "circle", "size": 50, "opacity": 0.45, "color": COLOURS[0]}
   bar = {"type": "errorbar", "extent": "stderr", "thickness": 2}
   mean = {"type": "point", "shape": "diamond", "size": 90, "filled": True}
-  value = _axis("value", title, unit)
+  value = _axis("value", title, unit, padding=8)
   aggregate = value | {"aggregate": "mean"}
   layers = [
     {
@@ -106,7 +165,9 @@ def dots(
     {"mark": mean | {"color": COLOURS[1]}, "encoding": {"x": aggregate}},
   ]
   height = 24 * len(methods) + 20
-  return _chart(rows, height, encoding={"y": y}, layer=layers)
+  return _chart(
+    rows, height, encoding={"y": _down("method", methods)}, layer=layers
+  )
 
 
 def intervals(
@@ -120,15 +181,9 @@ def intervals(
     title: of the horizontal axis.
     unit: `%` for shares.
   """
-  y = {
-    "field": "name",
-    "type": "nominal",
-    "sort": list(names),
-    "title": None,
-    "axis": {"labelLimit": 150},
-  }
+  y = _down("name", names)
   tips = _tooltip("name", "mean", "low", "high")
-  ends = {"x": _axis("low", title, unit), "x2": {"field": "high"}}
+  ends = {"x": _axis("low", title, unit, padding=8), "x2": {"field": "high"}}
   dot = {"type": "circle", "size": 90, "color": COLOURS[1], "opacity": 1}
   layers = [
     {
@@ -169,14 +224,14 @@ def lines(
     **scale: of the vertical axis.
   """
   encoding = {
-    "x": _axis("x", x_title),
+    "x": _whole(_axis("x", x_title)),
     "y": _axis("y", y_title, unit, **scale),
-    "color": _colour("series", series),
+    "color": _colour("series", series, rows),
     "detail": {"field": "run", "type": "nominal"},
     "tooltip": _tooltip("run", "series", "x", "y"),
   }
   if len(series) > len(SERIES):
-    encoding["strokeDash"] = _marks("series", series, DASHES)
+    encoding["strokeDash"] = _dash("series", series, rows)
   mark = {"type": "line", "point": {"size": 22}, "strokeWidth": 1.8}
   layers = [{"mark": mark, "encoding": encoding}]
   if marks:
@@ -212,7 +267,7 @@ def mean_lines(
     unit: `%` for shares.
   """
   y = _axis("y", y_title, unit)
-  colour = _colour("method", methods)
+  colour = _colour("method", methods, rows)
   line = {
     "y": y | {"aggregate": "mean"},
     "tooltip": [
@@ -221,7 +276,7 @@ def mean_lines(
     ],
   }
   if len(methods) > len(SERIES):
-    line["strokeDash"] = _marks("method", methods, DASHES)
+    line["strokeDash"] = _dash("method", methods, rows)
   layers = [
     {"mark": {"type": "line", "point": {"size": 45}}, "encoding": line},
     {"mark": {"type": "errorbar", "extent": "stderr"}, "encoding": {"y": y}},
@@ -290,7 +345,7 @@ def histogram(rows: Sequence[Row], modalities: Sequence[str]) -> Spec:
     "x": _axis("low", "cosine of key and query", domain=[-1, 1], nice=False),
     "x2": {"field": "high"},
     "y": _axis("share", "share of keys", "%", zero=True) | {"stack": None},
-    "color": _colour("modality", modalities),
+    "color": _colour("modality", modalities, rows),
     "tooltip": _tooltip("modality", "low", "high", "share"),
   }
   mark = {"type": "bar", "opacity": 0.55}
@@ -312,17 +367,12 @@ def polar(
     reach: half the width of the picture, so that pictures can be compared.
   """
   scale = {"domain": [-reach, reach], "nice": False}
-  plane = {
-    "x": _axis("x", "", **scale),
-    "y": _axis("y", "", **scale),
-  }
+  shapes = [SHAPES[i % len(SHAPES)] for i in range(len(modalities))]
+  bare = {"axis": {"labels": False, "ticks": False, "tickCount": 8}}
+  plane = {name: _axis(name, "", **scale) | bare for name in ("x", "y")}
   keys = plane | {
-    "color": _colour("modality", modalities),
-    "shape": {
-      "field": "modality",
-      "scale": {"domain": list(modalities), "range": list(SHAPES)},
-      "legend": LEGEND,
-    },
+    "color": _colour("modality", modalities, points),
+    "shape": _nominal("modality", modalities, shapes, points),
     "tooltip": _tooltip("modality", "x", "y"),
   }
   origin = [dict(row) | {"x0": 0, "y0": 0, "what": "query"} for row in queries]
@@ -340,4 +390,5 @@ def polar(
     {"data": data, "mark": rule, "encoding": arrow},
     {"data": data, "mark": head, "encoding": plane},
   ]
-  return _chart(points, 280, layer=layers)
+  # As wide as high: angles are seen as they are.
+  return _chart(points, 290, layer=layers) | {"width": 290}

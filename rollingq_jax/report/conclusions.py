@@ -36,7 +36,7 @@ def _of_study(study: Study) -> list[Conclusion]:
   score = metrics.score_of(content["metrics"])
   pairs = [x for x in content.get("paired", []) if x["metric"] == score]
   return [
-    *(_of_pair(pair, score) for pair in pairs),
+    *_of_pairs(pairs, score),
     *_seeds(len(content["seeds"])),
     *_comparisons(pairs),
     *_controls(content),
@@ -45,31 +45,51 @@ def _of_study(study: Study) -> list[Conclusion]:
   ]
 
 
-def _of_pair(pair: Entry, score: str) -> Conclusion:
+def _of_pairs(pairs: Sequence[Entry], score: str) -> list[Conclusion]:
+  """For each method compared with: who is better, worse, or neither."""
+  found: dict[tuple[str, str], list[Entry]] = {}
+  for pair in pairs:
+    found.setdefault((pair["against"], _verdict(pair, score)), []).append(pair)
+  return [
+    _sentence(against, verdict, group, score)
+    for (against, verdict), group in found.items()
+  ]
+
+
+def _verdict(pair: Entry, score: str) -> str:
   """Whether the interval of a difference leaves out zero, and which way."""
   low, high = pair.get("low"), pair.get("high")
-  names = f"{pair['method']} and {pair['against']}"
   if low is None or high is None:
-    why = pair.get("why") or "there is no interval"
-    return Conclusion("no", f"{names} cannot be compared: {why}.")
-  numbers = _numbers(pair, score)
+    return "unknown"
   if low <= 0 <= high:
-    text = f"{names} cannot be told apart by {metrics.label(score)}"
-    return Conclusion("no", f"{text}: {numbers}.")
-  better = (low > 0) != metrics.lower_is_better(score)
-  word = "better" if better else "worse"
-  text = f"{pair['method']} is {word} than {pair['against']} here"
-  return Conclusion("yes", f"{text}: {metrics.label(score)} {numbers}.")
+    return "neither"
+  is_better = (low > 0) != metrics.lower_is_better(score)
+  return "better" if is_better else "worse"
+
+
+def _sentence(
+  against: str, verdict: str, pairs: Sequence[Entry], score: str
+) -> Conclusion:
+  label = metrics.label(score)
+  if verdict == "unknown":
+    reasons = dict.fromkeys(x.get("why") or "no interval" for x in pairs)
+    names = ", ".join(x["method"] for x in pairs)
+    text = f"Not compared with {against}: {names} ({'; '.join(reasons)})."
+    return Conclusion("no", text)
+  listed = "; ".join(f"{x['method']} {_numbers(x, score)}" for x in pairs)
+  if verdict == "neither":
+    text = f"Not told apart from {against} by {label}: {listed}."
+    return Conclusion("no", text)
+  text = f"{verdict.capitalize()} than {against} here, by {label}: {listed}."
+  return Conclusion("yes", text)
 
 
 def _numbers(pair: Entry, score: str) -> str:
+  """Mean, 95 % interval and wins."""
   unit = metrics.unit(score)
-  suffix = " points" if unit == "%" else ""
   mean, low, high = (_signed(pair[x], unit) for x in ("mean", "low", "high"))
-  return (
-    f"{mean}{suffix}, 95 % interval [{low}, {high}], better in "
-    f"{pair['wins']} of {pair['n']} seeds"
-  )
+  wins = f"{pair['wins']} of {pair['n']} seeds"
+  return f"{mean} [{low}, {high}], better in {wins}"
 
 
 def _signed(value: float, unit: str) -> str:

@@ -34,8 +34,10 @@ def to_png(figure: Figure) -> bytes:
 
 def _for_paper(figure: Figure) -> dict[str, Any]:
   """With a width of its own, a title and a white ground."""
+  width = figure.spec["width"]
   return figure.spec | {
-    "width": WIDTH,
+    "width": WIDTH if width == "container" else width,
+    "config": {"legend": {"columns": 3}},
     "background": "white",
     "title": {"text": figure.title, "anchor": "start", "fontSize": 12},
   }

@@ -98,7 +98,7 @@ def _curve(
   ]
   if not rows:
     return None
-  methods = list(dict.fromkeys(row["series"] for row in rows))
+  methods = list(by_method(runs))
   unit = metrics.unit(name)
   spec = charts.lines(rows, methods, "epoch", title, unit)
   return Figure(

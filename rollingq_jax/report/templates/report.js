@@ -73,6 +73,8 @@
         config: chartConfig(isDark(), width), tooltip: { theme: isDark() ? "dark" : "light" },
       });
       views.set(place, result);
+      // The place itself says what is seen.
+      place.querySelector("svg").setAttribute("aria-hidden", "true");
       place.dataset.drawn = "yes";
     });
     waiting.set(place, drawing);
