@@ -31,7 +31,7 @@ ONLY = {
   "progressive": {"rolling", "rotation"},
   "balance": set(),
   "data": {"command", "errors", "jsonl", "unpickle"},
-  "report": {"errors", "jsonl"},
+  "report": {"command", "errors", "jsonl"},
 }
 FORBIDDEN = {"tensorflow", "torch"}
 

@@ -7,6 +7,7 @@ from rollingq_jax.report import charts, metrics
 from rollingq_jax.report.content import (
   Cell,
   Figure,
+  Number,
   Section,
   Table,
   number_cell,
@@ -38,7 +39,7 @@ def robustness_section(runs: Sequence[Run]) -> Section | None:
   return Section("robustness", "Robustness to noise", intro, figures, [table])
 
 
-def _noise_rows(run: Run, score: str) -> dict[tuple[str, float], float]:
+def _noise_rows(run: Run, score: str) -> dict[tuple[str, Number], Number]:
   """Score by (modality, level); ("", 0) is the plain test split."""
   analysed = run.analysis.get("robustness", {}).get("rows")
   if analysed:
@@ -50,11 +51,11 @@ def _noise_rows(run: Run, score: str) -> dict[tuple[str, float], float]:
   return rows
 
 
-def _noise_heading(modality: str, level: float) -> str:
+def _noise_heading(modality: str, level: Number) -> str:
   return f"{modality} {level:g}" if modality else "plain"
 
 
-def _lookup(found: dict, key: tuple, run: Run) -> float | None:
+def _lookup(found: dict, key: tuple, run: Run) -> Number | None:
   return found[run.name].get(key)
 
 
@@ -87,7 +88,7 @@ def _with(runs: Sequence[Run], kind: str, field: str) -> list[Run]:
 
 def _pivot(
   runs: Sequence[Run], kind: str, fields: Sequence[str], value: str
-) -> tuple[list[Run], dict[str, Callable[[Run], float | None]]]:
+) -> tuple[list[Run], dict[str, Callable[[Run], Number | None]]]:
   """Runs with such an analysis, and a column for each of its rows."""
   kept = _with(runs, kind, "rows")
   keys = dict.fromkeys(
@@ -105,7 +106,7 @@ def _words(key: Key) -> str:
 
 def _row_value(
   kind: str, fields: Sequence[str], value: str, key: Key, run: Run
-) -> float | None:
+) -> Number | None:
   for row in run.analysis[kind]["rows"]:
     if tuple(str(row[x]) for x in fields) == key:
       return row.get(value)
@@ -224,7 +225,7 @@ def _correlation_row(run: Run, row: Line) -> list[Cell]:
   return cells
 
 
-def _ends(low: float | None, high: float | None, why: str) -> Cell:
+def _ends(low: Number | None, high: Number | None, why: str) -> Cell:
   if low is None or high is None:
     return number_cell(None, why=why)
   ends = ", ".join(number_cell(x, "+.3f").text for x in (low, high))
@@ -302,7 +303,7 @@ def classes_section(runs: Sequence[Run]) -> Section | None:
   return Section("classes", "Classes", intro, figures, [table])
 
 
-def _class_accuracy(index: int, run: Run) -> float | None:
+def _class_accuracy(index: int, run: Run) -> Number | None:
   values = run.analysis["classes"]["accuracy"]
   return values[index] if index < len(values) else None
 

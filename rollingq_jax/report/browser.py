@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from rollingq_jax.report.content import Section, show
+from rollingq_jax.report.content import Number, Section, show
 from rollingq_jax.report.gather import Run, by_method
 from rollingq_jax.report.run_files import Line
 
@@ -36,8 +36,8 @@ class View(NamedTuple):
   modality: str
   pictures: list[Picture]
   # Attention over time as shares of the largest one; where it is no picture.
-  bars: list[float]
-  share: float | None
+  bars: list[Number]
+  share: Number | None
   # Text for those who see no picture.
   alt: str
 
@@ -86,7 +86,8 @@ def browser_section(
   intro = (
     "Samples of the test split with the attention of the class token: orange "
     "over a picture, bars over time; the larger, the more. The highest value "
-    "of each modality has the full colour; its share of all attention is said."
+    "of each modality has the full colour; beside its name is its share of all "
+    "attention."
   )
   if left_out:
     intro += f" For the page's size without {', '.join(left_out)}."
@@ -174,7 +175,7 @@ def _view(
   return View(name, pictures, bars, share, alt)
 
 
-def heights(attention: np.ndarray) -> list[float]:
+def heights(attention: np.ndarray) -> list[Number]:
   """Attention as shares of its largest value, to three places."""
   largest = attention.max(initial=0.0)
   if largest <= 0:
@@ -217,7 +218,7 @@ def _spectrogram(
   return _picture(np.squeeze(values)[::-1], shares, None)
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
+def _range(values: np.ndarray) -> tuple[Number, Number]:
   """Black and white, outliers aside."""
   if values.dtype == np.uint8:
     return 0.0, 255.0
@@ -228,7 +229,7 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 def _picture(
   values: np.ndarray,
   shares: np.ndarray | None,
-  limits: tuple[float, float] | None,
+  limits: tuple[Number, Number] | None,
 ) -> Picture:
   low, high = limits or _range(values)
   scaled = np.clip((values.astype(float) - low) / (high - low), 0, 1)

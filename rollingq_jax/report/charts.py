@@ -12,7 +12,7 @@ are set where they are drawn, for light and for dark.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollingq_jax.report.content import Value, rounded
+from rollingq_jax.report.content import Number, Value, rounded
 from rollingq_jax.report.figures import COLOURS
 
 Spec = dict[str, Any]
@@ -209,7 +209,7 @@ def lines(
   x_title: str,
   y_title: str,
   unit: str = "",
-  marks: Sequence[float] = (),
+  marks: Sequence[Number] = (),
   **scale: Any,
 ) -> Spec:
   """Lines over x, one a `series` and `run`.
@@ -239,7 +239,7 @@ def lines(
   return _chart(rows, 220, layer=layers)
 
 
-def _rotation_rules(marks: Sequence[float]) -> Spec:
+def _rotation_rules(marks: Sequence[Number]) -> Spec:
   return {
     "data": {"values": [{"x": x, "what": "query rolled"} for x in marks]},
     "mark": {"type": "rule", "strokeDash": [2, 3], "color": NEUTRAL, "size": 2},
@@ -345,6 +345,7 @@ def histogram(rows: Sequence[Row], modalities: Sequence[str]) -> Spec:
     "x": _axis("low", "cosine of key and query", domain=[-1, 1], nice=False),
     "x2": {"field": "high"},
     "y": _axis("share", "share of keys", "%", zero=True) | {"stack": None},
+    "y2": {"datum": 0},
     "color": _colour("modality", modalities, rows),
     "tooltip": _tooltip("modality", "low", "high", "share"),
   }
@@ -356,7 +357,7 @@ def polar(
   points: Sequence[Row],
   queries: Sequence[Row],
   modalities: Sequence[str],
-  reach: float,
+  reach: Number,
 ) -> Spec:
   """Keys in the plane of query and balanced anchor, and the query's arrow.
 
@@ -382,7 +383,7 @@ def polar(
     "tooltip": _tooltip("what", "x", "y"),
   }
   data = {"values": rounded(origin)}
-  dot = {"type": "point", "filled": True, "size": 22, "opacity": 0.6}
+  dot = {"type": "point", "filled": True, "size": 24, "opacity": 0.75}
   rule = {"type": "rule", "strokeWidth": 3, "color": NEUTRAL}
   head = {"type": "point", "size": 110, "color": NEUTRAL, "filled": True}
   layers = [

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rollingq_jax.report import metrics
-from rollingq_jax.report.content import show
+from rollingq_jax.report.content import Number, show
 from rollingq_jax.report.gather import Gathered, Study
 
 Entry = Mapping[str, Any]
@@ -92,7 +92,7 @@ def _numbers(pair: Entry, score: str) -> str:
   return f"{mean} [{low}, {high}], better in {wins}"
 
 
-def _signed(value: float, unit: str) -> str:
+def _signed(value: Number, unit: str) -> str:
   return ("+" if value > 0 else "") + show(value, unit)
 
 

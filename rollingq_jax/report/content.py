@@ -5,7 +5,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-Value = float | str | None
+# JSON has whole ones too.
+Number = int | float
+Value = Number | str | None
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -73,13 +75,13 @@ class Section(NamedTuple):
 class Spread(NamedTuple):
   """Mean and standard error."""
 
-  mean: float
+  mean: Number
   # None of a single value.
-  error: float | None
+  error: Number | None
   n: int
 
 
-def spread(values: Iterable[float | None]) -> Spread | None:
+def spread(values: Iterable[Number | None]) -> Spread | None:
   """Of those values that are numbers; None if there are none."""
   kept = [v for v in values if v is not None and math.isfinite(v)]
   if not kept:
@@ -95,7 +97,7 @@ def text_cell(text: Any, href: str = "") -> Cell:
   return Cell(str(text), str(text), href)
 
 
-def number_cell(value: float | None, unit: str = ".3f", why: str = "") -> Cell:
+def number_cell(value: Number | None, unit: str = ".3f", why: str = "") -> Cell:
   """A number, or a dash and the reason why there is none.
 
   Args:
@@ -118,7 +120,7 @@ def spread_cell(found: Spread | None, unit: str = ".3f", why: str = "") -> Cell:
   return Cell(text, found.mean)
 
 
-def show(value: float, unit: str = ".3f") -> str:
+def show(value: Number, unit: str = ".3f") -> str:
   """The number with a true minus; shares in per cent with one decimal."""
   text = f"{100 * value:.1f}" if unit == "%" else f"{value:{unit}}"
   return text.replace("-", MINUS)

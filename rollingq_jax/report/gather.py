@@ -32,6 +32,8 @@ class Run(NamedTuple):
   # What the runs are grouped by.
   method: str
   seed: int
+  # Name of its study; empty without one.
+  study: str
   folder: Path
   files: RunFiles
   cost: Line
@@ -72,53 +74,69 @@ def gather(paths: Sequence[Path]) -> Gathered:
   Raises:
     UserError: a folder is none of these.
   """
-  found, studies = [], []
+  studies: list[Study] = []
+  runs = []
   for path in paths:
     if (path / "study.json").is_file():
-      studies.append(Study(path.resolve().name, path, _json(path, "study")))
-      found += [(x, path) for x in _folders_of_study(studies[-1])]
+      studies.append(_read_study(path, [study.name for study in studies]))
+      runs += _runs_of_study(studies[-1])
     elif (path / "config.json").is_file():
-      found.append((path, None))
+      runs.append(_read(path))
     else:
-      found += [(x, path) for x in _folders_below(path)]
-  several = len({root for _, root in found if root}) > 1
-  runs = [_read(folder, root, several) for folder, root in found]
+      runs += _runs_below(path)
+  if len({run.study for run in runs}) > 1:
+    runs = [_with_study_in_method(run) for run in runs]
   return Gathered(_with_own_names(runs), studies)
 
 
-def _folders_of_study(study: Study) -> list[Path]:
+def _read_study(path: Path, taken: Sequence[str]) -> Study:
+  """The study under the name of its folder, numbered where that is taken."""
+  name, number = path.resolve().name, 1
+  while name in taken:
+    number += 1
+    name = f"{path.resolve().name}-{number}"
+  return Study(name, path, _json(path, "study"))
+
+
+def _runs_of_study(study: Study) -> list[Run]:
   """Those of its runs that have left their files."""
-  folders = []
+  runs = []
   for run in study.content["runs"]:
     by_name = study.folder / (run.get("folder") or "")
     by_place = study.folder / slug(run["method"]) / str(run["seed"])
-    given = by_name if (by_name / "config.json").is_file() else by_place
-    if (given / "metrics.jsonl").is_file():
-      folders.append(given)
-  return folders
+    folder = by_name if _is_run(by_name) else by_place
+    if _is_run(folder):
+      runs.append(_read(folder, run["method"], study.name))
+  return runs
 
 
-def _folders_below(path: Path) -> list[Path]:
-  folders = sorted(p.parent for p in path.glob("*/*/config.json"))
-  folders = folders or sorted(p.parent for p in path.glob("*/config.json"))
-  folders = [p for p in folders if (p / "metrics.jsonl").is_file()]
-  if not folders:
+def _is_run(folder: Path) -> bool:
+  names = ("config.json", "metrics.jsonl")
+  return all((folder / name).is_file() for name in names)
+
+
+def _runs_below(path: Path) -> list[Run]:
+  """Of folders as a study has them, <method>/<seed>, or side by side."""
+  deep = sorted(x.parent for x in path.glob("*/*/config.json"))
+  runs = [_read(x, x.parent.name) for x in deep if _is_run(x)]
+  if not runs:
+    flat = sorted(x.parent for x in path.glob("*/config.json"))
+    runs = [_read(x) for x in flat if _is_run(x)]
+  if not runs:
     raise UserError(
       f"{path} is neither a run nor a study; expected a folder with "
       "config.json and metrics.jsonl, with study.json, or of such folders"
     )
-  return folders
+  return runs
 
 
-def _read(folder: Path, root: Path | None, several: bool) -> Run:
+def _read(folder: Path, method: str = "", study: str = "") -> Run:
   files = read_run(folder)
-  method = _method_of_folder(folder, root) or system(files.config)
-  if root and several:
-    method = f"{root.resolve().name}: {method}"
   return Run(
     name="",
-    method=method,
+    method=method or system(files.config),
     seed=files.config.get("seed", 0),
+    study=study,
     folder=folder,
     files=files,
     cost=_json(folder, "cost"),
@@ -127,16 +145,10 @@ def _read(folder: Path, root: Path | None, several: bool) -> Run:
   )
 
 
-def _method_of_folder(folder: Path, root: Path | None) -> str | None:
-  """STUDY/<method>/<seed>."""
-  if root is None or folder.parent.resolve() == root.resolve():
-    return None
-  named = [
-    run["method"]
-    for run in _json(root, "study").get("runs", ())
-    if slug(run["method"]) == folder.parent.name
-  ]
-  return named[0] if named else folder.parent.name
+def _with_study_in_method(run: Run) -> Run:
+  """Methods of the same name in two studies are two."""
+  prefix = f"{run.study}: " if run.study else ""
+  return run._replace(method=prefix + run.method)
 
 
 def _with_own_names(runs: Sequence[Run]) -> list[Run]:

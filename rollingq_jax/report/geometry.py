@@ -7,6 +7,7 @@ from rollingq_jax.report import charts
 from rollingq_jax.report.content import (
   Cell,
   Figure,
+  Number,
   Section,
   Table,
   number_cell,
@@ -94,7 +95,7 @@ def rotation_figures(run: Run) -> list[Figure]:
   ]
 
 
-def _reach(pictures: Sequence[Line]) -> float:
+def _reach(pictures: Sequence[Line]) -> Number:
   """Largest radius in the pictures."""
   radii = [
     r
@@ -105,18 +106,18 @@ def _reach(pictures: Sequence[Line]) -> float:
   return 1.05 * max(radii, default=1.0)
 
 
-def _list(entry: Line, name: str) -> list[float]:
+def _list(entry: Line, name: str) -> list[Number]:
   value = entry[name]
   return value if isinstance(value, list) else [value]
 
 
-def points(entry: Line) -> list[dict[str, float]]:
+def points(entry: Line) -> list[dict[str, Number]]:
   """Angles in radians and radii as x and y."""
   pairs = zip(_list(entry, "angle"), _list(entry, "radius"), strict=True)
   return [{"x": r * math.cos(a), "y": r * math.sin(a)} for a, r in pairs]
 
 
-def _polar_figure(name: str, title: str, line: Line, reach: float) -> Figure:
+def _polar_figure(name: str, title: str, line: Line, reach: Number) -> Figure:
   polar = line["polar"]
   modalities = [x for x in polar if x != "query"]
   rows = [

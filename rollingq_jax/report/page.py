@@ -78,7 +78,7 @@ class Page(NamedTuple):
 
 def build(gathered: Gathered) -> Page:
   """Puts everything together that the runs and studies have files for."""
-  sections = [study_section(study) for study in gathered.studies]
+  sections = [study_section(x, gathered.runs) for x in gathered.studies]
   for name, runs in _by_score(gathered.runs):
     for make in SECTIONS:
       section = make(runs)

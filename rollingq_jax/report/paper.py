@@ -7,6 +7,7 @@ from typing import Any
 
 from rollingq_jax.report.content import (
   Cell,
+  Number,
   Section,
   Table,
   number_cell,
@@ -77,7 +78,7 @@ def _ours(
 def _table(
   name: str,
   caption: str,
-  theirs: dict[str, Sequence[float | None]],
+  theirs: dict[str, Sequence[Number | None]],
   columns: Sequence[str],
   ours: dict[str, Any],
   unit: str = ".1f",
@@ -106,7 +107,7 @@ def _table(
 def _accuracy(
   paper: dict[str, Any], runs: Sequence[Run], datasets: Sequence[str]
 ) -> Table:
-  def get(run: Run) -> float:
+  def get(run: Run) -> Number:
     return run.plain_test["accuracy"]
 
   ours = {
@@ -136,7 +137,7 @@ def _noise(
   return _table("paper-noise", caption, facts, columns, ours)
 
 
-def _at_noise(run: Run, modality: str, level: float) -> float | None:
+def _at_noise(run: Run, modality: str, level: Number) -> Number | None:
   wanted = {modality: level} if level else {}
   for line in run.files.metrics["test"]:
     if extra_noise(line) == wanted:
@@ -158,7 +159,7 @@ def _pearson(
   return _table("paper-pearson", caption, facts, columns, ours, ".2f")
 
 
-def _correlation(run: Run) -> float | None:
+def _correlation(run: Run) -> Number | None:
   return run.plain_test.get(f"correlation/{run.files.modalities[0]}")
 
 
@@ -183,6 +184,6 @@ def _cost(
   return _table("paper-cost", "Cost", facts, columns, ours, ".2f")
 
 
-def _scaled(run: Run, name: str, scale: float) -> float | None:
+def _scaled(run: Run, name: str, scale: Number) -> Number | None:
   value = run.cost.get(name)
   return None if value is None else value / scale

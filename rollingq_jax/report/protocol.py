@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollingq_jax.report.content import Cell, Section, Table, text_cell
+from rollingq_jax.report.content import Cell, Number, Section, Table, text_cell
 from rollingq_jax.report.gather import Gathered, Run, Study, by_method, slug
 
 # Differ between the runs of any study.
@@ -58,7 +58,7 @@ def _study_table(study: Study) -> Table:
   return _facts(f"{slug(study.name)}-protocol", caption, facts)
 
 
-def _duration(seconds: float | None) -> str:
+def _duration(seconds: Number | None) -> str:
   if seconds is None:
     return "not recorded"
   minutes, rest = divmod(round(seconds), 60)

@@ -6,6 +6,7 @@ from rollingq_jax.report import charts, metrics
 from rollingq_jax.report.analysis_sections import confusion_figure
 from rollingq_jax.report.content import (
   Figure,
+  Number,
   Table,
   number_cell,
   text_cell,
@@ -153,5 +154,5 @@ def _rotations(run: Run) -> Table:
   )
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: list[Number]) -> Number:
   return sum(values) / len(values)

@@ -6,6 +6,7 @@ from rollingq_jax.report import charts, metrics
 from rollingq_jax.report.content import (
   Cell,
   Figure,
+  Number,
   Section,
   Table,
   number_cell,
@@ -72,7 +73,8 @@ def curves_section(runs: Sequence[Run]) -> Section | None:
     "A line a run, in the colour of its method; point at it for the seed. "
     "The curves of a single run, with its rotations marked, are in its details."
   )
-  return Section("curves", "Curves", intro, kept) if kept else None
+  has_more = len(runs) > 1 and kept
+  return Section("curves", "Curves", intro, kept) if has_more else None
 
 
 def _title(name: str, kind: str, title: str) -> str:
@@ -111,7 +113,7 @@ def _curve(
 
 def series(
   run: Run, split: str, name: str, limit: int = 200
-) -> list[tuple[int, float]]:
+) -> list[tuple[int, Number]]:
   """(epoch from 1, value), at most `limit` of them."""
   lines = run.files.metrics[split]
   points = [(x["epoch"] + 1, x[name]) for x in lines if x.get(name) is not None]
@@ -164,7 +166,7 @@ def _timing(group: Sequence[Run], name: str) -> Cell:
   return spread_cell(spread(times), ".1f", "not measured")
 
 
-def _scaled(cost: Line, name: str, scale: float) -> float | None:
+def _scaled(cost: Line, name: str, scale: Number) -> Number | None:
   value = cost.get(name)
   return None if value is None else value / scale
 
@@ -173,7 +175,7 @@ def mean_table(
   name: str,
   caption: str,
   runs: Sequence[Run],
-  columns: dict[str, Callable[[Run], float | None]],
+  columns: dict[str, Callable[[Run], Number | None]],
   unit: str,
   note: str = "",
 ) -> Table:

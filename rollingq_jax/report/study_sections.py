@@ -8,6 +8,7 @@ from rollingq_jax.report.content import (
   ABSENT,
   Cell,
   Figure,
+  Number,
   Section,
   Spread,
   Table,
@@ -16,23 +17,27 @@ from rollingq_jax.report.content import (
   spread_cell,
   text_cell,
 )
-from rollingq_jax.report.gather import Study, slug
+from rollingq_jax.report.gather import Run, Study, slug
 
 Entry = Mapping[str, Any]
 
 
-def study_section(study: Study) -> Section:
-  """Tables and figures of study.json."""
+def study_section(study: Study, runs: Sequence[Run]) -> Section:
+  """Tables and figures of study.json.
+
+  Args:
+    study: the study.
+    runs: those of the page, which its methods lead to.
+  """
+  links = _links(study, runs)
   content = study.content
   score = metrics.score_of(content["metrics"])
   paired = content.get("paired", [])
   figures = [_scores(study, score)] if score else []
   figures += _differences(study, score)
   tables = [
-    _means(study, "scores", "Test split", metrics.is_score),
-    _means(
-      study, "attention", "Attention on test", lambda x: not metrics.is_score(x)
-    ),
+    _means(study, links, "scores", "Test split", metrics.is_score),
+    _means(study, links, "attention", "Attention on test", _is_attention),
     *([_paired(study, paired)] if paired else []),
     *([_failed(study)] if _failures(study) else []),
   ]
@@ -59,14 +64,31 @@ def _method_names(content: Entry) -> list[str]:
   return [method["name"] for method in content["methods"]]
 
 
+def _links(study: Study, runs: Sequence[Run]) -> dict[str, str]:
+  """Anchor of each method's first run."""
+  links: dict[str, str] = {}
+  for run in runs:
+    if run.study == study.name:
+      method = run.method.removeprefix(f"{study.name}: ")
+      links.setdefault(method, f"run-{run.name}")
+  return links
+
+
 def _means(
-  study: Study, name: str, caption: str, wanted: Callable[[str], bool]
+  study: Study,
+  links: Mapping[str, str],
+  name: str,
+  caption: str,
+  wanted: Callable[[str], bool],
 ) -> Table:
   """Methods down, metrics across."""
   content = study.content
   names = [metric for metric in content["metrics"] if wanted(metric)]
   rows = [
-    [_method_cell(study, method), *(_mean(content, x, method) for x in names)]
+    [
+      text_cell(method, links.get(method, "")),
+      *(_mean(content, x, method) for x in names),
+    ]
     for method in _method_names(content)
   ]
   columns = [_heading(metric) for metric in names]
@@ -83,12 +105,8 @@ def _heading(metric: str) -> str:
   return metrics.label(metric) + suffix
 
 
-def _method_cell(study: Study, method: str) -> Cell:
-  """Leads to the method's first run that is done."""
-  for run in study.content["runs"]:
-    if run["method"] == method and run["status"] == "done":
-      return text_cell(method, f"run-{slug(method)}-{run['seed']}")
-  return text_cell(method)
+def _is_attention(metric: str) -> bool:
+  return not metrics.is_score(metric)
 
 
 def _mean(content: Entry, metric: str, method: str) -> Cell:
@@ -155,7 +173,7 @@ def _interval(entry: Entry, unit: str, why: str) -> Cell:
   return Cell(f"[{', '.join(ends)}]", low)
 
 
-def _signed(value: float, text: str) -> str:
+def _signed(value: Number, text: str) -> str:
   return f"+{text}" if value > 0 else text
 
 

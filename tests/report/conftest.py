@@ -230,6 +230,12 @@ def _pair(method: str, against: str, mean: float, seeds: int) -> dict:
   return entry | {"t_p": 0.02, "sign_p": 2.0 ** (1 - seeds), "why": None}
 
 
+def _standard_error(values: list[float]) -> float | None:
+  if len(values) < 2:
+    return None
+  return float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
 def study_content(scores: dict[str, dict[int, dict[str, float]]]) -> dict:
   """study.json of test lines by method and seed."""
   seeds = list(next(iter(scores.values())))
@@ -238,9 +244,9 @@ def study_content(scores: dict[str, dict[int, dict[str, float]]]) -> dict:
     for method, lines in scores.items():
       values = [line[name] for line in lines.values() if name in line]
       entry = {"values": dict(zip(map(str, lines), values, strict=False))}
-      error = np.std(values, ddof=1) / math.sqrt(len(values)) if values else 0
+      error = _standard_error(values)
       entry |= {"mean": float(np.mean(values)) if values else None}
-      entry |= {"standard_error": float(error), "n": len(values)}
+      entry |= {"standard_error": error, "n": len(values)}
       table.setdefault(name, {})[method] = entry
   runs = [
     {"method": m, "seed": s, "folder": f"{m}/{s}", "status": "done"}

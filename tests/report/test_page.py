@@ -1,0 +1,276 @@
+"""What a page has, and what it says, of the files that are there."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from rollingq_jax.errors import UserError
+from rollingq_jax.report.__main__ import main
+from rollingq_jax.report.browser import frames, heights, read_album
+from rollingq_jax.report.conclusions import conclusions
+from rollingq_jax.report.gather import gather, slug
+from rollingq_jax.report.geometry import points
+from rollingq_jax.report.page import build, write_page
+from rollingq_jax.report.paper import load_paper
+from rollingq_jax.report.protocol import config_difference, flatten
+
+
+def _edit(path, **changes):
+  content = json.loads(path.read_text()) | changes
+  path.write_text(json.dumps(content))
+
+
+def _said(path, kind):
+  found = conclusions(gather([path]))
+  return " ".join(x.text for x in found if x.kind == kind)
+
+
+def _sections(page):
+  return [section.name for section in page.sections]
+
+
+def test_a_bare_run_has_no_section_of_an_analysis(make_run):
+  page = build(gather([make_run()]))
+  assert _sections(page) == ["runs", "robustness", "cost", "paper", "protocol"]
+  assert page.title == "Run: attention + rollingq, seed 0"
+  (run,) = page.runs
+  assert [x.name for x in run.figures][:2] == [
+    "run-attention-+-rollingq-0-loss",
+    "run-attention-+-rollingq-0-accuracy",
+  ]
+
+
+@pytest.mark.parametrize(
+  "kind",
+  [
+    "replacement",
+    "correlation",
+    "ood",
+    "geometry",
+    "calibration",
+    "classes",
+    "browser",
+  ],
+)
+def test_a_section_is_there_when_its_file_is(make_run, make_analysis, kind):
+  run = make_run()
+  make_analysis(run)
+  section = "samples" if kind == "browser" else kind
+  assert section in _sections(build(gather([run])))
+  (run / "analysis" / f"{kind}.json").unlink()
+  (run / "geometry.jsonl").unlink()
+  assert section not in _sections(build(gather([run])))
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_went(make_run):
+  run = make_run()
+  lines = (run / "metrics.jsonl").read_text().splitlines()
+  kept = [x for x in lines if json.loads(x)["split"] != "test"]
+  (run / "metrics.jsonl").write_text("\n".join(kept))
+  page = build(gather([run]))
+  assert _sections(page) == ["runs", "cost", "protocol"]
+
+
+def test_robustness_of_an_analysis_comes_before_that_of_the_metrics(
+  make_run, make_analysis
+):
+  run = make_run(method="attention")
+  make_analysis(run)
+  sections = {x.name: x for x in build(gather([run])).sections}
+  (table,) = sections["robustness"].tables
+  # 0.8 - level / 3, not the 0.7 - level / 4 of the test lines.
+  assert list(table.columns)[2:4] == ["plain", "audio 0.25"]
+  assert [cell.text for cell in table.rows[0]][2:4] == ["80.0", "71.7"]
+
+
+def test_every_name_is_one_file_and_one_anchor(make_study):
+  page = build(gather([make_study()]))
+  names = [x.name for x in page.figures]
+  assert len(set(names)) == len(names)
+  tables = [x.name for x in page.tables]
+  assert len(set(tables)) == len(tables)
+  assert all(slug(name) == name for name in names + tables)
+
+
+def test_links_lead_to_runs_of_the_page(make_study):
+  page = build(gather([make_study()]))
+  anchors = {run.anchor for run in page.runs}
+  hrefs = {c.href for t in page.tables for row in t.rows for c in row} - {""}
+  assert hrefs
+  assert hrefs <= anchors
+
+
+def test_two_studies_of_the_same_methods_are_kept_apart(make_study):
+  gathered = gather([make_study("one"), make_study("two")])
+  methods = {run.method for run in gathered.runs}
+  assert {"one: concat", "two: concat"} <= methods
+  page = build(gathered)
+  hrefs = {c.href for t in page.tables for row in t.rows for c in row} - {""}
+  assert hrefs <= {run.anchor for run in page.runs}
+
+
+def test_a_study_says_who_is_better_and_who_cannot_be_told_apart(make_study):
+  study = make_study()
+  assert "rollingq +10.0 [+7.0, +13.0], better in 3 of 3" in _said(study, "yes")
+  assert "concat" not in _said(study, "yes")
+  assert "Not told apart from attention" in _said(study, "no")
+  notes = _said(study, "note")
+  assert "p = 0.25" in notes
+  assert "Controls: concat" in notes
+
+
+def test_an_error_that_is_lower_is_better(make_study):
+  study = make_study()
+  content = json.loads((study / "study.json").read_text())
+  content["metrics"]["mae"] = content["metrics"].pop("accuracy")
+  for pair in content["paired"]:
+    pair["metric"] = "mae"
+  (study / "study.json").write_text(json.dumps(content))
+  assert "Worse than attention here, by mean absolute error" in _said(
+    study, "yes"
+  )
+
+
+def test_one_seed_is_no_comparison(make_study):
+  study = make_study(seeds=1)
+  said = _said(study, "no")
+  assert "one seed has no spread" in said
+  assert "One seed: no difference" in said
+  assert not _said(study, "yes")
+  tables = {x.name: x for x in build(gather([study])).tables}
+  assert "one seed has no spread" in tables["demo-paired"].reasons
+
+
+def test_a_study_without_controls_and_with_settings_says_so(make_study):
+  study = make_study()
+  _edit(study / "study.json", control=[], settings_tried=8)
+  said = _said(study, "no")
+  assert "No control" in said
+  assert "8 settings were tried and none chosen on validation" in said
+  _edit(study / "study.json", selection="validation")
+  assert "chosen on the validation split" in _said(study, "note")
+
+
+def test_failed_runs_are_listed_with_their_reasons(make_study):
+  study = make_study()
+  content = json.loads((study / "study.json").read_text())
+  content["runs"][0] |= {"status": "failed", "reason": "loss is not finite"}
+  (study / "study.json").write_text(json.dumps(content))
+  assert "1 of 9 runs are not done" in _said(study, "note")
+  tables = {x.name: x for x in build(gather([study])).tables}
+  (row,) = tables["demo-failed"].rows
+  assert [cell.text for cell in row][2:] == ["failed", "loss is not finite"]
+
+
+def test_epochs_chosen_on_test_are_named(make_run):
+  run = make_run()
+  evaluation = {"checkpoint": "best", "selection_split": "test"}
+  _edit(run / "config.json", evaluation=evaluation)
+  assert "chosen on the test split" in _said(run, "no")
+
+
+def test_configs_differ_in_the_fields_that_differ(make_run):
+  assert flatten({"a": {"b": [1]}, "c": "x"}) == {"a.b": "[1]", "c": '"x"'}
+  runs = [make_run("a"), make_run("b", seed=1)]
+  assert config_difference(gather(runs).runs) is None
+  runs.append(make_run("c", method="concat"))
+  table = config_difference(gather(runs).runs)
+  rows = [[cell.text for cell in row] for row in table.rows]
+  assert ["model.fusion", '"attention"', '"concat"'] in rows
+  assert "seed" not in [row[0] for row in rows]
+
+
+def test_the_papers_numbers_fill_their_tables():
+  paper = load_paper()
+  assert all(len(row) == 3 for row in paper["accuracy"].values())
+  assert paper["accuracy"]["attention + rollingq"] == [51.9, 69.3, 63.2]
+  assert len(paper["noise"]["attention"]) == len(paper["noise"]["levels"])
+
+
+def test_angles_and_radii_become_points():
+  # A right angle at radius 2, and the first axis.
+  found = points({"angle": [np.pi / 2, 0.0], "radius": [2.0, 1.0]})
+  expected = [(0, 2), (1, 0)]
+  for point, (x, y) in zip(found, expected, strict=True):
+    assert point["x"] == pytest.approx(x, abs=1e-12)
+    assert point["y"] == pytest.approx(y, abs=1e-12)
+  assert points({"angle": 0.0, "radius": 3.0}) == [{"x": 3.0, "y": 0.0}]
+
+
+def test_attention_is_shown_against_its_largest_value():
+  assert heights(np.array([0.1, 0.4, 0.0])) == [0.25, 1.0, 0.0]
+  assert heights(np.zeros(2)) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+  ("shape", "grid"),
+  [
+    ((3, 8, 8, 1), (3, 2, 2)),
+    ((3, 8, 8, 3), (3, 2, 2)),
+    ((3, 8, 8), (3, 2, 2)),
+    ((8, 8, 3), (2, 2)),
+    ((8, 8), (2, 2)),
+    ((2, 8, 8, 3), (2, 1, 1)),
+  ],
+)
+def test_frames_have_a_picture_each(shape, grid):
+  values = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+  pictures = frames(values, np.ones(np.prod(grid)), grid)
+  assert len(pictures) == (grid[0] if len(grid) == 3 else 1)
+  assert {(p.width, p.height) for p in pictures} == {(8, 8)}
+  assert all(p.overlay.startswith("data:image/png") for p in pictures)
+
+
+def test_an_album_tells_right_from_wrong(make_run, make_analysis):
+  run = make_run()
+  make_analysis(run)
+  first, second, *_ = read_album(gather([run]).runs[0]).samples
+  # The fixture is wrong about each third sample, and without a modality says 3.
+  assert not first.answers[0].right
+  assert second.answers[0].right
+  assert [x.given for x in second.answers][1:] == [
+    "without audio",
+    "without visual",
+  ]
+  assert len(second.views[0].bars) == 14
+  assert max(second.views[0].bars) == 1
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(make_study, tmp_path):
+  study = make_study(methods=("concat", "attention"), seeds=2)
+  content = json.loads((study / "study.json").read_text())
+  content["runs"][0] |= {"status": "failed", "reason": "<img src=x> & y"}
+  (study / "study.json").write_text(json.dumps(content))
+  path = write_page(build(gather([study])), tmp_path / "out")
+  html = path.read_text()
+  assert "&lt;img src=x&gt; &amp; y" in html
+  outside = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+  assert not re.search(r'(src|href)="(?!#|data:)', outside)
+  assert "NaN" not in outside
+  assert "# Study: demo" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_the_command_writes_page_and_exports(make_run, tmp_path, capsys):
+  run = make_run(method="concat")
+  assert main([str(run), "--out", str(tmp_path / "out")]) == 0
+  assert "report.html" in capsys.readouterr().out
+  tables = tmp_path / "out" / "exports" / "tables"
+  figures = tmp_path / "out" / "exports" / "figures"
+  assert (tables / "runs.csv").read_text().startswith("run,seed,accuracy (%)")
+  assert r"\toprule" in (tables / "runs.tex").read_text()
+  pictures = list(figures.glob("*.png"))
+  assert len(pictures) >= 4
+  assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+
+
+def test_a_folder_of_neither_is_one_line(tmp_path, capsys):
+  assert main([str(tmp_path)]) == 2
+  assert "neither a run nor a study" in capsys.readouterr().err
+
+
+def test_a_damaged_study_is_named(tmp_path):
+  (tmp_path / "study.json").write_text("{")
+  with pytest.raises(UserError, match=r"study\.json is not JSON"):
+    gather([tmp_path])
