@@ -305,6 +305,12 @@ def make_analysis() -> Callable[..., None]:
   return write_analysis
 
 
+@pytest.fixture(scope="session")
+def study_writer() -> Callable[..., Path]:
+  """`write_study` itself, for pages that several tests look at."""
+  return write_study
+
+
 @pytest.fixture
 def make_study(tmp_path: Path) -> Callable[..., Path]:
   """Writes a study; see `write_study`."""
