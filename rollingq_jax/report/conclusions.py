@@ -34,11 +34,14 @@ def conclusions(gathered: Gathered) -> list[Conclusion]:
 def _of_study(study: Study) -> list[Conclusion]:
   content = study.content
   score = metrics.score_of(content["metrics"])
-  pairs = [x for x in content.get("paired", []) if x["metric"] == score]
+  pairs = content.get("paired", [])
+  plain = [x for x in pairs if x["metric"] == score]
+  noisy = [x for x in pairs if x["metric"].startswith(f"{score}@")]
   return [
-    *_of_pairs(pairs, score),
+    *_of_pairs(plain, score),
+    *_under_noise(noisy),
     *_seeds(len(content["seeds"])),
-    *_comparisons(pairs),
+    *_comparisons([*plain, *noisy]),
     *_controls(content),
     *_failures(content["runs"]),
     *_settings(content),
@@ -54,6 +57,19 @@ def _of_pairs(pairs: Sequence[Entry], score: str) -> list[Conclusion]:
     _sentence(against, verdict, group, score)
     for (against, verdict), group in found.items()
   ]
+
+
+def _under_noise(pairs: Sequence[Entry]) -> list[Conclusion]:
+  """Of each condition of noise, those differences that leave out zero."""
+  found = []
+  for metric in dict.fromkeys(pair["metric"] for pair in pairs):
+    decided = [
+      x
+      for x in pairs
+      if x["metric"] == metric and _verdict(x, metric) in ("better", "worse")
+    ]
+    found += _of_pairs(decided, metric)
+  return found
 
 
 def _verdict(pair: Entry, score: str) -> str:

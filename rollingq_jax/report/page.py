@@ -124,6 +124,8 @@ def _title(gathered: Gathered) -> str:
 
 
 def _summary(gathered: Gathered) -> str:
+  if not gathered.runs:
+    return "No run has left its files."
   configs = [run.files.config for run in gathered.runs]
   data = dict.fromkeys(config["data"]["name"] for config in configs)
   methods = len(dict.fromkeys(run.method for run in gathered.runs))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -131,6 +132,28 @@ def test_an_error_that_is_lower_is_better(make_study):
   assert "Worse than attention here, by mean absolute error" in _said(
     study, "yes"
   )
+
+
+def test_under_noise_only_what_can_be_told_apart_is_said(make_study):
+  study = make_study()
+  content = json.loads((study / "study.json").read_text())
+  noisy = [x | {"metric": "accuracy@audio=0.5"} for x in content["paired"]]
+  _edit(study / "study.json", paired=content["paired"] + noisy)
+  said = _said(study, "yes")
+  assert "Better than attention here, by accuracy, audio with noise 0.5" in said
+  assert "accuracy, audio" not in _said(study, "no")
+  assert "4 differences are looked at" in _said(study, "note")
+
+
+def test_a_study_whose_runs_all_failed_is_a_page(make_study, tmp_path):
+  study = make_study(methods=("attention",), seeds=1)
+  content = json.loads((study / "study.json").read_text())
+  run = content["runs"][0] | {"status": "failed", "reason": "no space left"}
+  _edit(study / "study.json", runs=[run], metrics={}, paired=[])
+  shutil.rmtree(study / "attention")
+  page = build(gather([study]))
+  assert page.summary == "No run has left its files."
+  assert "no space left" in write_page(page, tmp_path / "page").read_text()
 
 
 def test_one_seed_is_no_comparison(make_study):
