@@ -29,6 +29,8 @@ class Run(NamedTuple):
 
   # Unlike all others of the page; fit for a file and an anchor.
   name: str
+  # As tables and legends call it, unlike all others too.
+  label: str
   # What the runs are grouped by.
   method: str
   seed: int
@@ -41,11 +43,6 @@ class Run(NamedTuple):
   analysis: dict[str, Line]
   # Lines of geometry.jsonl.
   geometry: list[Line]
-
-  @property
-  def label(self) -> str:
-    """As tables and legends call it."""
-    return f"{self.method}, seed {self.seed}"
 
   @property
   def plain_test(self) -> Line:
@@ -75,15 +72,16 @@ def gather(paths: Sequence[Path]) -> Gathered:
     UserError: a folder is none of these.
   """
   studies: list[Study] = []
-  runs = []
+  runs, loose = [], []
   for path in paths:
     if (path / "study.json").is_file():
       studies.append(_read_study(path, [study.name for study in studies]))
       runs += _runs_of_study(studies[-1])
     elif (path / "config.json").is_file():
-      runs.append(_read(path))
+      loose.append(_read(path))
     else:
       runs += _runs_below(path)
+  runs += _told_apart(loose)
   if len({run.study for run in runs}) > 1:
     runs = [_with_study_in_method(run) for run in runs]
   return Gathered(_with_own_names(runs), studies)
@@ -121,7 +119,7 @@ def _runs_below(path: Path) -> list[Run]:
   runs = [_read(x, x.parent.name) for x in deep if _is_run(x)]
   if not runs:
     flat = sorted(x.parent for x in path.glob("*/config.json"))
-    runs = [_read(x) for x in flat if _is_run(x)]
+    runs = _told_apart([_read(x) for x in flat if _is_run(x)])
   if not runs:
     raise UserError(
       f"{path} is neither a run nor a study; expected a folder with "
@@ -134,6 +132,7 @@ def _read(folder: Path, method: str = "", study: str = "") -> Run:
   files = read_run(folder)
   return Run(
     name="",
+    label="",
     method=method or system(files.config),
     seed=files.config.get("seed", 0),
     study=study,
@@ -143,6 +142,27 @@ def _read(folder: Path, method: str = "", study: str = "") -> Run:
     analysis={x: y for x in ANALYSES if (y := _json(folder / "analysis", x))},
     geometry=read_lines(folder / "geometry.jsonl"),
   )
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+  """Runs of one system whose configs differ, the seed aside, are two methods.
+
+  Their folders' names tell them apart.
+  """
+  folders: dict[str, dict[str, str]] = {}
+  for run in runs:
+    same = folders.setdefault(run.method, {})
+    same.setdefault(_without_seed(run), run.folder.resolve().name)
+  return [
+    run._replace(method=f"{run.method} ({same[_without_seed(run)]})")
+    if len(same := folders[run.method]) > 1
+    else run
+    for run in runs
+  ]
+
+
+def _without_seed(run: Run) -> str:
+  return json.dumps(run.files.config | {"seed": None}, sort_keys=True)
 
 
 def _with_study_in_method(run: Run) -> Run:
@@ -158,8 +178,10 @@ def _with_own_names(runs: Sequence[Run]) -> list[Run]:
   for run in runs:
     name = slug(f"{run.method}-{run.seed}")
     seen[name] = seen.get(name, 0) + 1
-    suffix = f"-{seen[name]}" if seen[name] > 1 else ""
-    named.append(run._replace(name=name + suffix))
+    label, number = f"{run.method}, seed {run.seed}", seen[name]
+    if number > 1:
+      name, label = f"{name}-{number}", f"{label} ({number})"
+    named.append(run._replace(name=name, label=label))
   return named
 
 

@@ -112,6 +112,41 @@ def test_two_studies_of_the_same_methods_are_kept_apart(make_study):
   assert hrefs <= {run.anchor for run in page.runs}
 
 
+def test_runs_without_a_study_are_one_method_where_the_seed_alone_differs(
+  make_run,
+):
+  folders = [make_run("a"), make_run("b", seed=1), make_run("c", seed=1)]
+  runs = gather(folders).runs
+  assert {run.method for run in runs} == {"attention + rollingq"}
+  assert len({run.label for run in runs}) == 3
+  _edit(folders[2] / "config.json", batch_size=8)
+  methods = [run.method for run in gather(folders).runs]
+  assert methods == [f"attention + rollingq ({x})" for x in ("a", "a", "c")]
+
+
+def test_a_regression_is_shown_by_its_error(make_run):
+  run = make_run()
+  _edit(run / "config.json", task="regression")
+  text = (run / "metrics.jsonl").read_text().replace('"accuracy"', '"mae"')
+  (run / "metrics.jsonl").write_text(text)
+  page = build(gather([run]))
+  assert "paper" not in _sections(page)
+  tables = {x.name: x for x in page.tables}
+  assert "mean absolute error" in tables["runs"].columns
+  assert [cell.text for cell in tables["robustness"].rows[0]][2] == "0.800"
+
+
+def test_classification_and_regression_have_sections_of_their_own(make_run):
+  runs = [make_run("a"), make_run("b", method="attention")]
+  _edit(runs[1] / "config.json", task="regression")
+  text = (runs[1] / "metrics.jsonl").read_text().replace('"accuracy"', '"mae"')
+  (runs[1] / "metrics.jsonl").write_text(text)
+  page = build(gather(runs))
+  assert {"runs-accuracy", "runs-mae"} <= set(_sections(page))
+  names = [x.name for x in page.tables]
+  assert len(set(names)) == len(names)
+
+
 def test_a_study_says_who_is_better_and_who_cannot_be_told_apart(make_study):
   study = make_study()
   assert "rollingq +10.0 [+7.0, +13.0], better in 3 of 3" in _said(study, "yes")
