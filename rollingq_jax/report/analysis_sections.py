@@ -140,13 +140,15 @@ def replacement_section(runs: Sequence[Run]) -> Section | None:
   table = mean_table(
     "replacement", f"{label}, one modality replaced", kept, columns, unit
   )
-  figures = _grouped(kept, "replacement", ("modality", "by", score), label)
+  figures = _grouped(
+    kept, "replacement", ("modality", "by", score), f"{label}, {{}} replaced"
+  )
   title = "Replacing a modality"
   return Section("replacement", title, intro, figures, [table])
 
 
 def _grouped(
-  runs: Sequence[Run], kind: str, fields: tuple[str, str, str], label: str
+  runs: Sequence[Run], kind: str, fields: tuple[str, str, str], title: str
 ) -> list[Figure]:
   """A figure for each value of the first field, the second in colours.
 
@@ -154,7 +156,7 @@ def _grouped(
     runs: with this analysis.
     kind: of the analysis.
     fields: of its rows: what figures are of, series, value.
-    label: of the value.
+    title: of a figure, `{}` where the first field's value stands.
   """
   rows: dict[str, list[dict]] = {}
   of, series, value = fields
@@ -165,23 +167,24 @@ def _grouped(
         point |= {"series": row[series].replace("_", " ")}
         rows.setdefault(row[of].replace("_", " "), []).append(point)
   return [
-    _grouped_figure(kind, name, found, label, metrics.unit(value))
+    _grouped_figure(
+      f"{kind}-{slug(name)}", title.format(name), found, metrics.unit(value)
+    )
     for name, found in rows.items()
   ]
 
 
 def _grouped_figure(
-  kind: str, name: str, rows: Sequence[dict], label: str, unit: str
+  name: str, title: str, rows: Sequence[dict], unit: str
 ) -> Figure:
   methods = list(dict.fromkeys(row["method"] for row in rows))
   series = list(dict.fromkeys(row["series"] for row in rows))
-  title = f"{label}, {name}"
   return Figure(
-    f"{kind}-{slug(name)}",
+    name,
     title,
     f"Dots of {title} for {', '.join(series)}, a group a method: "
     f"{', '.join(methods)}; see the table.",
-    charts.grouped_dots(rows, methods, series, label, unit),
+    charts.grouped_dots(rows, methods, series, title, unit),
   )
 
 
@@ -243,7 +246,9 @@ def ood_section(runs: Sequence[Run]) -> Section | None:
     for value, label in kinds.items()
     for _, columns in [_pivot(kept, "ood", ("score", "against"), value)]
   ]
-  figures = _grouped(kept, "ood", ("against", "score", "auroc"), "AUROC")
+  figures = _grouped(
+    kept, "ood", ("against", "score", "auroc"), "AUROC against {}"
+  )
   intro = "Each column is a score and what test samples are told from by it."
   title = "Out-of-distribution detection"
   return Section("ood", title, intro, figures, tables)
