@@ -10,7 +10,8 @@ uniformly from the vocabulary. Masked ids stay, so l = 1 leaves the length of a
 text and nothing else of it.
 """
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import grain
@@ -41,6 +42,20 @@ def draw_level(
   failed = rng.random() < FAILURE_PROBABILITY
   mild = rng.uniform(0.0, MILD_NOISE)
   return 1.0 if failed else mild
+
+
+def modality_rngs(
+  modalities: Sequence[str], rng: np.random.Generator
+) -> dict[str, np.random.Generator]:
+  """A generator for each modality, whichever others there are beside it.
+
+  One draw of `rng` seeds all of them, with a hash of the modality's name.
+  """
+  seed = rng.integers(2**63)
+  return {
+    name: np.random.default_rng((seed, zlib.crc32(name.encode())))
+    for name in modalities
+  }
 
 
 def mix(x: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
@@ -79,9 +94,10 @@ def replace(
 class AddNoise(grain.transforms.RandomMap):
   """Corrupts each modality by the protocol and records the level.
 
-  Adds `<modality>_noise`, the level, to the sample. `extra` mixes a modality
-  once more, after the protocol's noise, which is the same with and without.
-  `vocab_sizes` has the modalities that are ids.
+  Adds `<modality>_noise`, the level, to the sample. What a modality gets does
+  not depend on which others there are. `extra` mixes a modality once more,
+  after the protocol's noise, which is the same with and without. `vocab_sizes`
+  has the modalities that are ids.
   """
 
   def __init__(
@@ -107,17 +123,21 @@ class AddNoise(grain.transforms.RandomMap):
   def random_map(self, element: Element, rng: np.random.Generator) -> Any:
     """Corrupts one sample."""
     element = dict(element)
-    for name in self._modalities:
-      level = draw_level(self._protocol, self._train, rng)
-      if element[name].dtype == np.uint8:
-        element |= self._mix_later(name, level, rng)
-      else:
-        element[name] = self._corrupted(element, name, level, rng)
-      element[f"{name}_noise"] = np.float32(level)
-    for name, level in self._extra.items():
-      if element[name].dtype != np.uint8:
-        element[name] = self._corrupted(element, name, level, rng)
+    for name, own in modality_rngs(self._modalities, rng).items():
+      element |= self._of_modality(element, name, own)
     return element
+
+  def _of_modality(
+    self, element: Element, name: str, rng: np.random.Generator
+  ) -> Element:
+    level = draw_level(self._protocol, self._train, rng)
+    noise = {f"{name}_noise": np.float32(level)}
+    if element[name].dtype == np.uint8:
+      return noise | self._mix_later(name, level, rng)
+    corrupted = self._corrupted(element, name, level, rng)
+    extra = self._extra.get(name, 0.0)
+    corrupted = self._corrupted(element | {name: corrupted}, name, extra, rng)
+    return noise | {name: corrupted}
 
   def _corrupted(
     self, element: Element, name: str, level: float, rng: np.random.Generator

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rollingq_jax.data.noise import AddNoise, draw_level, mix, replace
+from rollingq_jax.data.noise import (
+  AddNoise,
+  draw_level,
+  mix,
+  modality_rngs,
+  replace,
+)
 from rollingq_jax.data.source import ArraySource
 from rollingq_jax.errors import UserError
 
@@ -76,8 +82,8 @@ def test_a_corrupted_input_is_the_weighted_sum_of_input_and_noise(
 ):
   element = _element()
   corrupted = _corrupted(element, protocol, seed, train=False)
-  rng = np.random.default_rng(seed)
-  for name in MODALITIES:
+  rngs = modality_rngs(MODALITIES, np.random.default_rng(seed))
+  for name, rng in rngs.items():
     level = draw_level(protocol, False, rng)
     assert corrupted[f"{name}_noise"] == np.float32(level)
     eps = rng.standard_normal(element[name].shape, dtype=np.float32)
@@ -154,12 +160,22 @@ def test_extra_noise_comes_on_top_of_the_same_protocol_noise(protocol, extra):
     if name not in extra:
       np.testing.assert_array_equal(noisy[name], plain[name])
   ((name, level),) = extra.items()
-  # The noise on top is what the same generator draws next.
-  rng = np.random.default_rng(0)
-  AddNoise(MODALITIES, protocol, train=False).random_map(element, rng)
+  # The noise on top is what the modality's generator draws next.
+  rng = modality_rngs(MODALITIES, np.random.default_rng(0))[name]
+  mix(element[name], draw_level(protocol, False, rng), rng)
   eps = rng.standard_normal(element[name].shape, dtype=np.float32)
   expected = (1 - level) * plain[name].astype(np.float64) + level * eps
   np.testing.assert_allclose(noisy[name], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODALITIES)
+def test_a_modality_alone_is_corrupted_as_beside_others(name):
+  both = _corrupted(_element(), "clean_train", train=False)
+  alone = AddNoise((name,), "clean_train", train=False).random_map(
+    {name: _element()[name]}, np.random.default_rng(0)
+  )
+  assert 0 < alone[f"{name}_noise"] == both[f"{name}_noise"]
+  np.testing.assert_array_equal(alone[name], both[name])
 
 
 def test_a_corrupted_sample_leaves_the_source_as_it_was():
@@ -218,7 +234,8 @@ def test_each_real_id_is_drawn_anew_with_the_probability_of_the_level(
 ):
   element = _text()
   found = _ids_noise(protocol).random_map(element, np.random.default_rng(seed))
-  rng = np.random.default_rng(seed)
+  rngs = modality_rngs(("text", "audio"), np.random.default_rng(seed))
+  rng = rngs["text"]
   level = draw_level(protocol, False, rng)
   chosen, expected = rng.random(400) < level, element["text"].copy()
   fresh = rng.integers(0, VOCABULARY, 400, dtype=np.int32)
@@ -228,9 +245,9 @@ def test_each_real_id_is_drawn_anew_with_the_probability_of_the_level(
   np.testing.assert_array_equal(found["text"], expected)
   assert found["text"].dtype == np.int32
   assert found["text_noise"] == np.float32(level)
-  # The other modality is mixed as ever, with what the generator draws next.
-  level = draw_level(protocol, False, rng)
-  mixed = mix(element["audio"], level, rng)
+  # The other modality is mixed as ever.
+  level = draw_level(protocol, False, rngs["audio"])
+  mixed = mix(element["audio"], level, rngs["audio"])
   np.testing.assert_array_equal(found["audio"], mixed)
 
 
