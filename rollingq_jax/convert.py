@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.pretrained import load_weights, pin_weights
   from rollingq_jax.training.checks import check_config
 
-  config = load_config(args.config, overrides)
+  config: Any = load_config(args.config, overrides)
   config.pretrained.file = str(args.weights)
   if config.data.data_dir:
     pin_data(config)

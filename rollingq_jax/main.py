@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   if config.compilation_cache:
     keep_compiled_programs()
   with stop_on_sigterm() as stop:
-    on_ready = functools.partial(_write_config_and_cost, workdir)
+    on_ready = functools.partial(_write_first_files, workdir)
     finished = train_and_evaluate(config, workdir, stop, on_ready)
   if finished:
     _show(workdir)
@@ -86,14 +86,16 @@ def _pin(config: Any) -> None:
     pin_weights(config)
 
 
-def _write_config_and_cost(workdir: Path, run: Any, state: Any) -> list[str]:
+def _write_first_files(workdir: Path, run: Any, state: Any) -> list[str]:
   """Once the config has proven usable: a mistake leaves no trace."""
   from rollingq_jax.analysis.cost import cost_lines, measure_cost, save_cost
+  from rollingq_jax.analysis.environment import append_environment
   from rollingq_jax.config import save_config
 
   cost = measure_cost(run, state)
   save_config(run.config, workdir)
   save_cost(cost, workdir)
+  append_environment(workdir)
   return cost_lines(cost)
 
 

@@ -51,7 +51,7 @@ def modality_rngs(
 
   One draw of `rng` seeds all of them, with a hash of the modality's name.
   """
-  seed = rng.integers(2**63)
+  seed = int(rng.integers(2**63))
   return {
     name: np.random.default_rng((seed, zlib.crc32(name.encode())))
     for name in modalities

@@ -1,85 +1,22 @@
-"""Vega-Lite specifications of the page's charts.
+"""Vega-Lite specifications of the page's charts, but for the polar one."""
 
-Vega-Lite draws in the page (0.9 MB of JavaScript, where Plotly's is 3.5 to
-4.8 MB)
-and, by the same vl-convert that brings this JavaScript, to PNG without a
-browser. A specification is JSON, so no library is needed to write one.
-
-The specifications have no colours but those of series: frame, text and ground
-are set where they are drawn, for light and for dark.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from rollingq_jax.report.content import Number, Value, rounded
+from rollingq_jax.report.content import Number
 from rollingq_jax.report.figures import COLOURS
-
-Spec = dict[str, Any]
-Row = Mapping[str, Value]
-
-SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-# Seen on white and on black.
-NEUTRAL = "#808080"
-# With dashes besides, the seven colours last for 21 methods.
-SERIES = (*COLOURS, NEUTRAL)
-DASHES = ([1, 0], [6, 3], [2, 2])
-SHAPES = ("circle", "square", "triangle-up")
-LEGEND = {"orient": "bottom", "title": None, "labelLimit": 160}
-
-
-def _chart(rows: Sequence[Row], height: int, **more: Any) -> Spec:
-  return {
-    "$schema": SCHEMA,
-    "width": "container",
-    "height": height,
-    "data": {"values": [rounded(dict(row)) for row in rows]},
-    **more,
-  }
-
-
-def _axis(field: str, title: str, unit: str = "", **scale: Any) -> Spec:
-  """A numeric channel; `%` as unit shows shares in per cent."""
-  return {
-    "field": field,
-    "type": "quantitative",
-    "title": title,
-    "scale": {"zero": False, "nice": True, **scale},
-    "axis": {
-      "format": ".1~%" if unit == "%" else ".4~g",
-      "labelFlush": False,
-      "tickCount": 6,
-    },
-  }
-
-
-def _colour(field: str, names: Sequence[str], rows: Sequence[Row]) -> Spec:
-  """Colours by the names' order; a legend of those that the rows have."""
-  colours = [SERIES[i % len(SERIES)] for i in range(len(names))]
-  return _nominal(field, names, colours, rows)
-
-
-def _dash(field: str, names: Sequence[str], rows: Sequence[Row]) -> Spec:
-  """Dashes for the names that share a colour."""
-  turns = (i // len(SERIES) % len(DASHES) for i in range(len(names)))
-  return _nominal(field, names, [DASHES[turn] for turn in turns], rows)
-
-
-def _nominal(
-  field: str, names: Sequence[str], values: Sequence[Any], rows: Sequence[Row]
-) -> Spec:
-  present = {row[field] for row in rows}
-  shown = [name for name in names if name in present]
-  return {
-    "field": field,
-    "type": "nominal",
-    "scale": {"domain": list(names), "range": list(values)},
-    "legend": LEGEND | {"values": shown} if len(shown) > 1 else None,
-  }
-
-
-def _tooltip(*fields: str) -> list[Spec]:
-  return [{"field": name} for name in fields]
+from rollingq_jax.report.vega import (
+  NEUTRAL,
+  SERIES,
+  Row,
+  Spec,
+  axis,
+  chart,
+  colour,
+  dash,
+  tooltip,
+)
 
 
 def _whole(axis: Spec) -> Spec:
@@ -104,29 +41,46 @@ def grouped_dots(
     title: of the horizontal axis.
     unit: `%` for shares.
   """
-  value = _axis("value", title, unit, padding=8)
+  value = axis("value", title, unit, **_around(rows))
   tips = [
-    *_tooltip("method", "series"),
+    *tooltip("method", "series"),
     {"field": "value", "aggregate": "mean", "format": ".4f"},
   ]
   mean = {"type": "point", "filled": True, "size": 55, "opacity": 1}
   encoding = {
     "y": _down("method", methods),
     "yOffset": {"field": "series", "sort": list(series)},
-    "color": _colour("series", series, rows),
+    "color": colour("series", series, rows),
   }
   layers = [
-    {
-      "mark": {"type": "errorbar", "extent": "stderr", "thickness": 2},
-      "encoding": {"x": value},
-    },
+    *_errors(rows, ("method", "series"), {"x": value}, thickness=2),
     {
       "mark": mean,
       "encoding": {"x": value | {"aggregate": "mean"}, "tooltip": tips},
     },
   ]
   height = (12 * len(series) + 10) * len(methods) + 20
-  return _chart(rows, height, encoding=encoding, layer=layers)
+  return chart(rows, height, encoding=encoding, layer=layers)
+
+
+def _errors(
+  rows: Sequence[Row], group: Sequence[str], encoding: Spec, **mark: Any
+) -> list[Spec]:
+  """Standard errors, where there are several values of any group."""
+  counts = Counter(tuple(row[name] for name in group) for row in rows)
+  if max(counts.values(), default=0) < 2:
+    return []
+  bar = {"type": "errorbar", "extent": "stderr", **mark}
+  return [{"mark": bar, "encoding": encoding}]
+
+
+def _around(rows: Sequence[Row]) -> Spec:
+  """A scale that has room about the values, of which there may be one."""
+  values = {row["value"] for row in rows}
+  value = values.pop() if len(values) == 1 else None
+  if not isinstance(value, Number):
+    return {"padding": 8}
+  return {"domain": [value - 0.05, value + 0.05], "nice": False}
 
 
 def _down(field: str, names: Sequence[str]) -> Spec:
@@ -152,20 +106,20 @@ def dots(
     unit: `%` for shares.
   """
   seeds = {"type": "circle", "size": 50, "opacity": 0.45, "color": COLOURS[0]}
-  bar = {"type": "errorbar", "extent": "stderr", "thickness": 2}
+  bar = {"color": COLOURS[1], "thickness": 2}
   mean = {"type": "point", "shape": "diamond", "size": 90, "filled": True}
-  value = _axis("value", title, unit, padding=8)
+  value = axis("value", title, unit, **_around(rows))
   aggregate = value | {"aggregate": "mean"}
   layers = [
     {
       "mark": seeds,
-      "encoding": {"x": value, "tooltip": _tooltip("method", "seed", "value")},
+      "encoding": {"x": value, "tooltip": tooltip("method", "seed", "value")},
     },
-    {"mark": bar | {"color": COLOURS[1]}, "encoding": {"x": value}},
+    *_errors(rows, ("method",), {"x": value}, **bar),
     {"mark": mean | {"color": COLOURS[1]}, "encoding": {"x": aggregate}},
   ]
   height = 24 * len(methods) + 20
-  return _chart(
+  return chart(
     rows, height, encoding={"y": _down("method", methods)}, layer=layers
   )
 
@@ -182,14 +136,14 @@ def intervals(
     unit: `%` for shares.
   """
   y = _down("name", names)
-  tips = _tooltip("name", "mean", "low", "high")
-  ends = {"x": _axis("low", title, unit, padding=8), "x2": {"field": "high"}}
+  tips = tooltip("name", "mean", "low", "high")
+  ends = {"x": axis("low", title, unit, padding=8), "x2": {"field": "high"}}
   dot = {"type": "circle", "size": 90, "color": COLOURS[1], "opacity": 1}
   layers = [
     {
       "data": {"values": [{"zero": 0}]},
       "mark": {"type": "rule", "color": NEUTRAL, "strokeDash": [4, 3]},
-      "encoding": {"x": _axis("zero", title, unit)},
+      "encoding": {"x": axis("zero", title, unit)},
     },
     {
       "mark": {"type": "rule", "strokeWidth": 3, "color": COLOURS[0]},
@@ -197,10 +151,10 @@ def intervals(
     },
     {
       "mark": dot,
-      "encoding": {"y": y, "tooltip": tips, "x": _axis("mean", title, unit)},
+      "encoding": {"y": y, "tooltip": tips, "x": axis("mean", title, unit)},
     },
   ]
-  return _chart(rows, 26 * len(names) + 20, layer=layers)
+  return chart(rows, 26 * len(names) + 20, layer=layers)
 
 
 def lines(
@@ -224,19 +178,19 @@ def lines(
     **scale: of the vertical axis.
   """
   encoding = {
-    "x": _whole(_axis("x", x_title)),
-    "y": _axis("y", y_title, unit, **scale),
-    "color": _colour("series", series, rows),
+    "x": _whole(axis("x", x_title)),
+    "y": axis("y", y_title, unit, **scale),
+    "color": colour("series", series, rows),
     "detail": {"field": "run", "type": "nominal"},
-    "tooltip": _tooltip("run", "series", "x", "y"),
+    "tooltip": tooltip("run", "series", "x", "y"),
   }
   if len(series) > len(SERIES):
-    encoding["strokeDash"] = _dash("series", series, rows)
+    encoding["strokeDash"] = dash("series", series, rows)
   mark = {"type": "line", "point": {"size": 22}, "strokeWidth": 1.8}
   layers = [{"mark": mark, "encoding": encoding}]
   if marks:
     layers.append(_rotation_rules(marks))
-  return _chart(rows, 220, layer=layers)
+  return chart(rows, 220, layer=layers)
 
 
 def _rotation_rules(marks: Sequence[Number]) -> Spec:
@@ -245,7 +199,7 @@ def _rotation_rules(marks: Sequence[Number]) -> Spec:
     "mark": {"type": "rule", "strokeDash": [2, 3], "color": NEUTRAL, "size": 2},
     "encoding": {
       "x": {"field": "x", "type": "quantitative"},
-      "tooltip": _tooltip("what", "x"),
+      "tooltip": tooltip("what", "x"),
     },
   }
 
@@ -266,23 +220,22 @@ def mean_lines(
     y_title: of the vertical axis.
     unit: `%` for shares.
   """
-  y = _axis("y", y_title, unit)
-  colour = _colour("method", methods, rows)
+  y = axis("y", y_title, unit)
   line = {
     "y": y | {"aggregate": "mean"},
     "tooltip": [
-      *_tooltip("method", "x"),
+      *tooltip("method", "x"),
       {"field": "y", "aggregate": "mean", "format": ".4f"},
     ],
   }
   if len(methods) > len(SERIES):
-    line["strokeDash"] = _dash("method", methods, rows)
+    line["strokeDash"] = dash("method", methods, rows)
   layers = [
     {"mark": {"type": "line", "point": {"size": 45}}, "encoding": line},
-    {"mark": {"type": "errorbar", "extent": "stderr"}, "encoding": {"y": y}},
+    *_errors(rows, ("method", "x"), {"y": y}),
   ]
-  encoding = {"x": _axis("x", x_title), "color": colour}
-  return _chart(rows, 240, encoding=encoding, layer=layers)
+  encoding = {"x": axis("x", x_title), "color": colour("method", methods, rows)}
+  return chart(rows, 240, encoding=encoding, layer=layers)
 
 
 def reliability(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
@@ -296,8 +249,8 @@ def reliability(rows: Sequence[Row], methods: Sequence[str]) -> Spec:
     rows, methods, "confidence", "accuracy", "%", domain=[0, 1], nice=False
   )
   encoding = spec["layer"][0]["encoding"]
-  encoding["x"] = _axis("x", "confidence", "%", domain=[0, 1], nice=False)
-  encoding["tooltip"] = _tooltip("run", "x", "y", "count")
+  encoding["x"] = axis("x", "confidence", "%", domain=[0, 1], nice=False)
+  encoding["tooltip"] = tooltip("run", "x", "y", "count")
   diagonal = {
     "data": {"values": [{"x": 0, "y": 0}, {"x": 1, "y": 1}]},
     "mark": {"type": "line", "color": NEUTRAL, "strokeDash": [4, 3]},
@@ -327,11 +280,11 @@ def heat_map(rows: Sequence[Row], names: Sequence[str]) -> Spec:
       "scale": {"scheme": "cividis", "domain": [0, 1]},
       "legend": {"format": "%", "title": "of the class"},
     },
-    "tooltip": _tooltip("label", "prediction", "count", "share"),
+    "tooltip": tooltip("label", "prediction", "count", "share"),
   }
   height = max(180, min(520, 22 * len(order)))
   mark = {"type": "rect", "cornerRadius": 1}
-  return _chart(rows, height, mark=mark, encoding=encoding)
+  return chart(rows, height, mark=mark, encoding=encoding)
 
 
 def histogram(rows: Sequence[Row], modalities: Sequence[str]) -> Spec:
@@ -342,54 +295,12 @@ def histogram(rows: Sequence[Row], modalities: Sequence[str]) -> Spec:
     modalities: in the order of their colours.
   """
   encoding = {
-    "x": _axis("low", "cosine of key and query", domain=[-1, 1], nice=False),
+    "x": axis("low", "cosine of key and query", domain=[-1, 1], nice=False),
     "x2": {"field": "high"},
-    "y": _axis("share", "share of keys", "%", zero=True) | {"stack": None},
+    "y": axis("share", "share of keys", "%", zero=True) | {"stack": None},
     "y2": {"datum": 0},
-    "color": _colour("modality", modalities, rows),
-    "tooltip": _tooltip("modality", "low", "high", "share"),
+    "color": colour("modality", modalities, rows),
+    "tooltip": tooltip("modality", "low", "high", "share"),
   }
   mark = {"type": "bar", "opacity": 0.55}
-  return _chart(rows, 200, mark=mark, encoding=encoding)
-
-
-def polar(
-  points: Sequence[Row],
-  queries: Sequence[Row],
-  modalities: Sequence[str],
-  reach: Number,
-) -> Spec:
-  """Keys in the plane of query and balanced anchor, and the query's arrow.
-
-  Args:
-    points: with `x`, `y` and `modality`.
-    queries: with `x` and `y`, the arrows' ends.
-    modalities: in the order of their colours.
-    reach: half the width of the picture, so that pictures can be compared.
-  """
-  scale = {"domain": [-reach, reach], "nice": False}
-  shapes = [SHAPES[i % len(SHAPES)] for i in range(len(modalities))]
-  bare = {"axis": {"labels": False, "ticks": False, "tickCount": 8}}
-  plane = {name: _axis(name, "", **scale) | bare for name in ("x", "y")}
-  keys = plane | {
-    "color": _colour("modality", modalities, points),
-    "shape": _nominal("modality", modalities, shapes, points),
-    "tooltip": _tooltip("modality", "x", "y"),
-  }
-  origin = [dict(row) | {"x0": 0, "y0": 0, "what": "query"} for row in queries]
-  arrow = plane | {
-    "x2": {"field": "x0"},
-    "y2": {"field": "y0"},
-    "tooltip": _tooltip("what", "x", "y"),
-  }
-  data = {"values": rounded(origin)}
-  dot = {"type": "point", "filled": True, "size": 24, "opacity": 0.75}
-  rule = {"type": "rule", "strokeWidth": 3, "color": NEUTRAL}
-  head = {"type": "point", "size": 110, "color": NEUTRAL, "filled": True}
-  layers = [
-    {"mark": dot, "encoding": keys},
-    {"data": data, "mark": rule, "encoding": arrow},
-    {"data": data, "mark": head, "encoding": plane},
-  ]
-  # As wide as high: angles are seen as they are.
-  return _chart(points, 290, layer=layers) | {"width": 290}
+  return chart(rows, 200, mark=mark, encoding=encoding)

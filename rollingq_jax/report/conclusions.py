@@ -172,7 +172,7 @@ def _settings(content: Entry) -> list[Conclusion]:
 def _of_runs(gathered: Gathered) -> list[Conclusion]:
   text = (
     "These are single runs, not a study: differences between them are not "
-    "tested. `python -m rollingq_jax.study` pairs methods by seed."
+    "tested. The command rollingq_jax.study pairs methods by seed."
   )
   return [Conclusion("no", text)] if gathered.runs else []
 

@@ -43,6 +43,8 @@ class Run(NamedTuple):
   analysis: dict[str, Line]
   # Lines of geometry.jsonl.
   geometry: list[Line]
+  # Lines of environment.jsonl, one for each start.
+  environment: list[Line]
 
   @property
   def plain_test(self) -> Line:
@@ -141,6 +143,7 @@ def _read(folder: Path, method: str = "", study: str = "") -> Run:
     cost=_json(folder, "cost"),
     analysis={x: y for x in ANALYSES if (y := _json(folder / "analysis", x))},
     geometry=read_lines(folder / "geometry.jsonl"),
+    environment=read_lines(folder / "environment.jsonl"),
   )
 
 

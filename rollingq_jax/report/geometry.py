@@ -15,6 +15,7 @@ from rollingq_jax.report.content import (
   thin,
 )
 from rollingq_jax.report.gather import Run, by_method
+from rollingq_jax.report.polar import polar_chart
 from rollingq_jax.report.run_files import Line
 
 # Of the rotations of a run.
@@ -34,9 +35,10 @@ def geometry_section(runs: Sequence[Run]) -> Section | None:
     for figure in (rotation_figures(group[0]) or geometry_figures(group[0])[:1])
   ]
   intro = (
-    "Each point is a key in the plane of the mean query and the balanced "
-    "anchor, the line is the query. A modality whose keys lie closer to the "
-    "query than the others' draws the attention."
+    "Each point is a sample's mean key of a modality, in the plane of the mean "
+    "query (arrow) and the balanced anchor (both directions dashed; after a "
+    "rotation, in the plane from before it). A modality whose keys lie closer "
+    "to the query's direction than the others' draws the attention."
   )
   title = "Geometry of the attention"
   return Section("geometry", title, intro, figures, tables)
@@ -125,13 +127,13 @@ def _polar_figure(name: str, title: str, line: Line, reach: Number) -> Figure:
     for modality in modalities
     for point in thin(points(polar[modality]), 120)
   ]
-  queries = points(polar["query"]) if "query" in polar else []
+  query = points(polar["query"])[0] if "query" in polar else None
   return Figure(
     name,
     title,
-    f"Keys of {' and '.join(modalities)} as points and the query as a line in "
-    f"the plane of query and balanced anchor. {title}.",
-    charts.polar(rows, queries, modalities, reach),
+    f"Keys of {' and '.join(modalities)} as points and the query as an arrow "
+    f"in the plane of query and balanced anchor. {title}.",
+    polar_chart(rows, query, line.get("anchor_angle"), modalities, reach),
   )
 
 

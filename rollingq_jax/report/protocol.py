@@ -1,6 +1,7 @@
 """How the numbers came about: protocol, environment, differing fields."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,17 +17,10 @@ def protocol_section(gathered: Gathered) -> Section:
   tables = [_study_table(study) for study in gathered.studies]
   tables += [_methods_table(study) for study in gathered.studies]
   tables.append(_runs_table(gathered.runs))
-  tables += [
-    _environment(study)
-    for study in gathered.studies
-    if study.content.get("environment")
-  ]
-  difference = config_difference(gathered.runs)
-  return Section(
-    "protocol",
-    "Protocol and configs",
-    tables=tables + ([difference] if difference else []),
+  tables += filter(
+    None, (environment(gathered.runs), config_difference(gathered.runs))
   )
+  return Section("protocol", "Protocol and configs", tables=tables)
 
 
 def _facts(name: str, caption: str, facts: Mapping[str, Any]) -> Table:
@@ -79,10 +73,24 @@ def _methods_table(study: Study) -> Table:
   return Table(f"{slug(study.name)}-methods", caption, columns, rows)
 
 
-def _environment(study: Study) -> Table:
-  name = f"{slug(study.name)}-environment"
-  caption = f"Environment of {study.name}"
-  return _facts(name, caption, study.content["environment"])
+def environment(runs: Sequence[Run]) -> Table | None:
+  """Versions and devices of all starts of all runs; None without any.
+
+  Of what differs, each value is followed by how many starts had it.
+  """
+  starts = [line for run in runs for line in run.environment]
+  counts = {
+    name: Counter(start.get(name, "not recorded") for start in starts)
+    for name in dict.fromkeys(name for start in starts for name in start)
+  }
+  facts = {name: _counted(found) for name, found in counts.items()}
+  return _facts("environment", "Environment", facts) if facts else None
+
+
+def _counted(values: Counter[str]) -> str:
+  if len(values) == 1:
+    return next(iter(values))
+  return ", ".join(f"{value} ({n})" for value, n in values.most_common())
 
 
 def _runs_table(runs: Sequence[Run]) -> Table:

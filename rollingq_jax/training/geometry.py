@@ -57,6 +57,7 @@ def geometry_lines(
             "when": when,
             "layer": name,
             "head": head,
+            "anchor_angle": float(measured[0].anchor_angle[head]),
             "polar": picture(
               view, own.query_mean, measured[0].basis, head, run.streams
             ),

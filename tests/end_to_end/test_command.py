@@ -17,6 +17,7 @@ def test_the_workdir_holds_what_the_readme_names(unbroken):
     "checkpoints",
     "config.json",
     "cost.json",
+    "environment.jsonl",
     "metrics.jsonl",
     "report",
     "rollingq.jsonl",

@@ -87,6 +87,10 @@ def write_run(
     for epoch in range(epochs if attends else 0)
   ]
   _dump_lines(folder / "rollingq.jsonl", windows)
+  _dump_lines(
+    folder / "environment.jsonl",
+    [{"python": "3.11.7", "jax": f"0.10.{seed}", "devices": "1 x cpu"}],
+  )
   return folder
 
 

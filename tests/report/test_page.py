@@ -15,7 +15,11 @@ from rollingq_jax.report.gather import gather, slug
 from rollingq_jax.report.geometry import points
 from rollingq_jax.report.page import build, write_page
 from rollingq_jax.report.paper import load_paper
-from rollingq_jax.report.protocol import config_difference, flatten
+from rollingq_jax.report.protocol import (
+  config_difference,
+  environment,
+  flatten,
+)
 
 
 def _edit(path, **changes):
@@ -332,3 +336,20 @@ def test_a_damaged_study_is_named(tmp_path):
   (tmp_path / "study.json").write_text("{")
   with pytest.raises(UserError, match=r"study\.json is not JSON"):
     gather([tmp_path])
+
+
+def test_what_differs_in_the_environment_is_counted(study_writer, tmp_path):
+  study = study_writer(tmp_path / "demo", ("concat", "attention"), 2)
+  table = environment(gather([study]).runs)
+  assert table is not None
+  rows = {row[0].text: row[1].text for row in table.rows}
+  assert rows["python"] == "3.11.7"
+  assert rows["jax"] == "0.10.0 (2), 0.10.1 (2)"
+
+
+def test_runs_without_an_environment_have_no_table_of_it(
+  study_writer, tmp_path
+):
+  study = study_writer(tmp_path / "demo", ("concat",), 1)
+  (study / "concat" / "0" / "environment.jsonl").unlink()
+  assert environment(gather([study]).runs) is None
