@@ -13,6 +13,8 @@ METRICS_FILE = "metrics.jsonl"
 ROLLINGQ_FILE = "rollingq.jsonl"
 # There where something was rolled.
 GEOMETRY_FILE = "geometry.jsonl"
+# Before a modality's name, for the level of noise mixed into it once more.
+EXTRA_NOISE = "extra_noise/"
 
 
 class RunLog:
@@ -49,10 +51,19 @@ class RunLog:
   def metrics(
     self, step: int, epoch: int, split: str, values: dict[str, float]
   ) -> None:
-    """Adds a line to `metrics.jsonl` and scalars to the events."""
+    """Adds a line to `metrics.jsonl` and scalars to the events.
+
+    Levels of extra noise among the values are part of the events' names.
+    """
     line = {"step": step, "epoch": epoch, "split": split, **values}
     self._append(METRICS_FILE, line)
-    self.scalars(step, split, values)
+    noise = {k: v for k, v in values.items() if k.startswith(EXTRA_NOISE)}
+    levels = [
+      f"{name.removeprefix(EXTRA_NOISE)}_noise_{level:g}"
+      for name, level in noise.items()
+    ]
+    shown = {k: v for k, v in values.items() if k not in noise}
+    self.scalars(step, "_".join([split, *levels]), shown)
 
   def window(self, line: dict[str, Any]) -> None:
     """Adds a line to `rollingq.jsonl`, and head means to the events."""

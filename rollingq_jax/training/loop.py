@@ -20,7 +20,7 @@ from rollingq_jax.training.lines import (
   train_metrics,
   window_lines,
 )
-from rollingq_jax.training.logs import RunLog
+from rollingq_jax.training.logs import EXTRA_NOISE, RunLog
 from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import (
   Run,
@@ -229,7 +229,7 @@ def test(
     results.append((extra, evaluate_split(run, state, "test", extra)))
   epoch = run.config.total_epochs - 1
   for extra, metrics in results:
-    noise = {f"extra_noise/{name}": level for name, level in extra.items()}
+    noise = {f"{EXTRA_NOISE}{name}": level for name, level in extra.items()}
     outputs.log.metrics(run.total_steps, epoch, "test", noise | metrics)
 
 

@@ -1,9 +1,11 @@
 """The main command, as a person runs it."""
 
 import json
+import struct
 
 import pytest
 from PIL import Image
+from tensorboardX.proto import event_pb2
 
 
 def _lines(path):
@@ -65,6 +67,41 @@ def test_one_line_an_epoch_and_a_closing_table(unbroken):
   assert "What RollingQ did" in output
   assert "accuracy, audio with noise 0.5" in output
   assert "\x1b" not in output
+
+
+def _scalars(folder):
+  """(tag, step) -> value of all events; records have a head and a checksum."""
+  found = {}
+  for path in folder.iterdir():
+    content, start = path.read_bytes(), 0
+    while start < len(content):
+      (size,) = struct.unpack_from("<Q", content, start)
+      event = event_pb2.Event.FromString(content[start + 12 :][:size])
+      start += size + 16
+      for value in event.summary.value:
+        assert (value.tag, event.step) not in found
+        found[value.tag, event.step] = value.simple_value
+  return found
+
+
+def test_tensorboard_shows_the_same_scalars(unbroken):
+  workdir, _ = unbroken
+  expected = {}
+  for line in _lines(workdir / "metrics.jsonl"):
+    step, _, split = line.pop("step"), line.pop("epoch"), line.pop("split")
+    for name in ("audio", "visual"):
+      level = line.pop(f"extra_noise/{name}", None)
+      split += "" if level is None else f"_{name}_noise_{level:g}"
+    expected |= {(f"{split}/{name}", step): x for name, x in line.items()}
+  for line in _lines(workdir / "rollingq.jsonl"):
+    values = {"angle": line["angle"]}
+    values |= {f"air/{name}": x for name, x in line["air"].items()}
+    for name, (value,) in values.items():
+      expected[f"rolling/{line['layer']}/{name}", line["step"]] = value
+  found = _scalars(workdir / "tensorboard")
+  assert found.keys() >= expected.keys()
+  for key, value in expected.items():
+    assert found[key] == pytest.approx(value, rel=1e-6), key
 
 
 def test_windows_are_logged_with_their_statistics(unbroken):
