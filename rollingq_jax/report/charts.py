@@ -9,6 +9,7 @@ from rollingq_jax.report.figures import COLOURS
 from rollingq_jax.report.vega import (
   NEUTRAL,
   SERIES,
+  STROKES,
   Row,
   Spec,
   axis,
@@ -180,17 +181,23 @@ def lines(
   encoding = {
     "x": _whole(axis("x", x_title)),
     "y": axis("y", y_title, unit, **scale),
-    "color": colour("series", series, rows),
+    "color": _stroked(colour("series", series, rows)),
     "detail": {"field": "run", "type": "nominal"},
     "tooltip": tooltip("run", "series", "x", "y"),
   }
   if len(series) > len(SERIES):
-    encoding["strokeDash"] = dash("series", series, rows)
+    encoding["strokeDash"] = _stroked(dash("series", series, rows))
   mark = {"type": "line", "point": {"size": 22}, "strokeWidth": 1.8}
   layers = [{"mark": mark, "encoding": encoding}]
   if marks:
     layers.append(_rotation_rules(marks))
   return chart(rows, 220, layer=layers)
+
+
+def _stroked(channel: Spec) -> Spec:
+  """The channel with lines in its legend, if it has one."""
+  shown = channel["legend"]
+  return channel | {"legend": shown and shown | STROKES}
 
 
 def _rotation_rules(marks: Sequence[Number]) -> Spec:
@@ -229,12 +236,15 @@ def mean_lines(
     ],
   }
   if len(methods) > len(SERIES):
-    line["strokeDash"] = dash("method", methods, rows)
+    line["strokeDash"] = _stroked(dash("method", methods, rows))
   layers = [
     {"mark": {"type": "line", "point": {"size": 45}}, "encoding": line},
     *_errors(rows, ("method", "x"), {"y": y}),
   ]
-  encoding = {"x": axis("x", x_title), "color": colour("method", methods, rows)}
+  encoding = {
+    "x": axis("x", x_title),
+    "color": _stroked(colour("method", methods, rows)),
+  }
   return chart(rows, 240, encoding=encoding, layer=layers)
 
 

@@ -39,7 +39,7 @@ def _of_study(study: Study) -> list[Conclusion]:
   noisy = [x for x in pairs if x["metric"].startswith(f"{score}@")]
   return [
     *_of_pairs(plain, score),
-    *_under_noise(noisy),
+    *_under_noise(noisy, score),
     *_seeds(len(content["seeds"])),
     *_comparisons([*plain, *noisy]),
     *_controls(content),
@@ -59,17 +59,35 @@ def _of_pairs(pairs: Sequence[Entry], score: str) -> list[Conclusion]:
   ]
 
 
-def _under_noise(pairs: Sequence[Entry]) -> list[Conclusion]:
-  """Of each condition of noise, those differences that leave out zero."""
-  found = []
-  for metric in dict.fromkeys(pair["metric"] for pair in pairs):
-    decided = [
-      x
-      for x in pairs
-      if x["metric"] == metric and _verdict(x, metric) in ("better", "worse")
-    ]
-    found += _of_pairs(decided, metric)
-  return found
+def _under_noise(pairs: Sequence[Entry], score: str) -> list[Conclusion]:
+  """For each method compared with: who differs from it, and where."""
+  found: dict[tuple[str, str], dict[str, list[str]]] = {}
+  for pair in pairs:
+    verdict = _verdict(pair, score)
+    if verdict in ("better", "worse"):
+      methods = found.setdefault((pair["against"], verdict), {})
+      methods.setdefault(pair["method"], []).append(_condition(pair))
+  return [
+    Conclusion("yes", _noise_sentence(against, verdict, methods, score))
+    for (against, verdict), methods in found.items()
+  ]
+
+
+def _condition(pair: Entry) -> str:
+  """Where and by how much, such as `audio 0.5 +1.8`."""
+  modality, _, level = pair["metric"].partition("@")[2].partition("=")
+  mean = _signed(pair["mean"], metrics.unit(pair["metric"]))
+  return f"{modality} {level} {mean}"
+
+
+def _noise_sentence(
+  against: str, verdict: str, methods: Mapping[str, list[str]], score: str
+) -> str:
+  listed = "; ".join(f"{x} ({', '.join(y)})" for x, y in methods.items())
+  return (
+    f"{verdict.capitalize()} than {against} here under further noise, by "
+    f"{metrics.label(score)}: {listed}."
+  )
 
 
 def _verdict(pair: Entry, score: str) -> str:
@@ -101,11 +119,10 @@ def _sentence(
 
 
 def _numbers(pair: Entry, score: str) -> str:
-  """Mean, 95 % interval and wins."""
+  """Mean, 95 % interval, and in how many seeds the method is better."""
   unit = metrics.unit(score)
   mean, low, high = (_signed(pair[x], unit) for x in ("mean", "low", "high"))
-  wins = f"{pair['wins']} of {pair['n']} seeds"
-  return f"{mean} [{low}, {high}], better in {wins}"
+  return f"{mean} [{low}, {high}], {pair['wins']} of {pair['n']} seeds"
 
 
 def _signed(value: Number, unit: str) -> str:

@@ -23,6 +23,8 @@ class Cell(NamedTuple):
   href: str = ""
   # Said where there is no number.
   why: str = ""
+  # Whether it stands out.
+  strong: bool = False
 
 
 class Table(NamedTuple):
@@ -34,6 +36,8 @@ class Table(NamedTuple):
   columns: Sequence[str]
   rows: Sequence[Sequence[Cell]]
   note: str = ""
+  # Whether the page shows it on demand alone, as it is long.
+  folded: bool = False
 
   @property
   def numeric(self) -> list[bool]:

@@ -18,6 +18,8 @@ from rollingq_jax.report.content import (
 from rollingq_jax.report.gather import Run, by_method
 from rollingq_jax.report.run_files import Line
 
+# Runs that have lines of their own among the others'.
+SINGLE_LINES = 12
 # Of metrics.jsonl, besides the score: split, name or prefix, title.
 CURVES = (
   ("train", "loss", "training loss"),
@@ -60,7 +62,7 @@ def _run_row(run: Run, names: Sequence[str]) -> list[Cell]:
 
 
 def curves_section(runs: Sequence[Run]) -> Section | None:
-  """Curves of all runs, a line each in the colour of its method."""
+  """Curves of all runs, or means where these are many."""
   score = runs[0].files.score
   label = metrics.label(score)
   wanted = [("validation", score, f"{label} on {runs[0].files.selection}")]
@@ -70,7 +72,11 @@ def curves_section(runs: Sequence[Run]) -> Section | None:
   figures = [_curve(runs, *names) for names in wanted]
   kept = [figure for figure in figures if figure is not None]
   intro = (
-    "A line a run, in the colour of its method; point at it for the seed. "
+    "Means over the seeds of a method, and standard errors. "
+    if len(runs) > SINGLE_LINES
+    else "A line a run, in the colour of its method; point at it for the seed. "
+  )
+  intro += (
     "The curves of a single run, with its rotations marked, are in its details."
   )
   has_more = len(runs) > 1 and kept
@@ -94,7 +100,7 @@ def _curve(
   runs: Sequence[Run], split: str, name: str, title: str
 ) -> Figure | None:
   rows = [
-    {"series": run.method, "run": run.label, "x": x, "y": y}
+    {"method": run.method, "run": run.label, "x": x, "y": y}
     for run in runs
     for x, y in series(run, split, name, limit=60)
   ]
@@ -102,7 +108,11 @@ def _curve(
     return None
   methods = list(by_method(runs))
   unit = metrics.unit(name)
-  spec = charts.lines(rows, methods, "epoch", title, unit)
+  if len(runs) > SINGLE_LINES:
+    spec = charts.mean_lines(rows, methods, "epoch", title, unit)
+  else:
+    rows = [row | {"series": row["method"]} for row in rows]
+    spec = charts.lines(rows, methods, "epoch", title, unit)
   return Figure(
     f"curves-{split}-{name.replace('/', '-')}",
     title,

@@ -1,5 +1,7 @@
 """What a study found: means, paired differences, failures."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,8 @@ from rollingq_jax.report.content import (
 from rollingq_jax.report.gather import Run, Study, slug
 
 Entry = Mapping[str, Any]
+# Of the median difference: what is larger is left out of a figure.
+FAR = 12
 
 
 def study_section(study: Study, runs: Sequence[Run]) -> Section:
@@ -38,6 +42,7 @@ def study_section(study: Study, runs: Sequence[Run]) -> Section:
   tables = [
     _means(study, links, "scores", "Test split", metrics.is_score),
     _means(study, links, "attention", "Attention on test", _is_attention),
+    *_by_reference(study, paired),
     *([_paired(study, paired)] if paired else []),
     *([_failed(study)] if _failures(study) else []),
   ]
@@ -118,6 +123,50 @@ def _mean(content: Entry, metric: str, method: str) -> Cell:
   return spread_cell(values, metrics.unit(metric))
 
 
+def _by_reference(study: Study, paired: Sequence[Entry]) -> list[Table]:
+  """For each method compared with: methods down, conditions across."""
+  tables = []
+  for against in dict.fromkeys(entry["against"] for entry in paired):
+    found = {
+      (x["method"], x["metric"]): x
+      for x in paired
+      if x["against"] == against and metrics.is_score(x["metric"])
+    }
+    tables.append(_reference_table(study, against, found))
+  return tables
+
+
+def _reference_table(
+  study: Study, against: str, found: Mapping[tuple[str, str], Entry]
+) -> Table:
+  names = list(dict.fromkeys(metric for _, metric in found))
+  rows = [
+    [
+      text_cell(method),
+      *(_marked(found.get((method, metric)), metric) for metric in names),
+    ]
+    for method in dict.fromkeys(method for method, _ in found)
+  ]
+  return Table(
+    f"{slug(study.name)}-minus-{slug(against)}",
+    f"Minus {against}: mean ± standard error of differences paired by seed",
+    ["method", *map(_heading, names)],
+    rows,
+    "Bold: the 95 % interval leaves out zero, uncorrected for the number of "
+    "comparisons.",
+  )
+
+
+def _marked(entry: Entry | None, metric: str) -> Cell:
+  """A difference, bold where its interval leaves out zero."""
+  if entry is None:
+    return number_cell(None, why="the method has no such number")
+  cell = _difference(entry, metrics.unit(metric), entry.get("why") or "")
+  low, high = entry.get("low"), entry.get("high")
+  decided = low is not None and high is not None and not low <= 0 <= high
+  return cell._replace(strong=decided)
+
+
 def _paired(study: Study, paired: Sequence[Entry]) -> Table:
   columns = [
     "metric",
@@ -137,6 +186,7 @@ def _paired(study: Study, paired: Sequence[Entry]) -> Table:
     [_paired_row(entry) for entry in paired],
     "Shares of samples in percentage points. A win is a seed where the method "
     "is better. Neither p is corrected for the number of rows.",
+    folded=True,
   )
 
 
@@ -239,18 +289,28 @@ def _differences(study: Study, score: str) -> list[Figure]:
 def _difference_figure(
   study: Study, score: str, against: str, entries: Sequence[Entry]
 ) -> Figure:
+  near = _near(entries)
   rows = [
     {"name": x["method"]} | {y: x[y] for y in ("mean", "low", "high")}
-    for x in entries
+    for x in near
   ]
   unit = metrics.unit(score)
   said = ", ".join(
     f"{x['method']} {_interval(x, unit, '').text}" for x in entries
   )
+  far = ", ".join(x["method"] for x in entries if x not in near)
   title = f"{metrics.label(score)} minus that of {against}"
   return Figure(
     f"{slug(study.name)}-minus-{slug(against)}",
-    f"{title}: mean and 95 % interval, paired by seed",
+    f"{title}: mean and 95 % interval, paired by seed"
+    + (f"; far off and left out: {far}" if far else ""),
     f"Intervals of {title}: {said}.",
-    charts.intervals(rows, [x["method"] for x in entries], title, unit),
+    charts.intervals(rows, [x["method"] for x in near], title, unit),
   )
+
+
+def _near(entries: Sequence[Entry]) -> list[Entry]:
+  """Without differences that would squeeze all others together."""
+  typical = statistics.median(abs(x["mean"]) for x in entries)
+  limit = FAR * typical if typical else math.inf
+  return [x for x in entries if abs(x["mean"]) <= limit]

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rollingq_jax.report.content import ABSENT, MINUS, Cell, Table
 
@@ -51,9 +51,9 @@ def to_latex(table: Table) -> str:
     rf"\caption{{{latex(table.caption)}}}",
     rf"\begin{{tabular}}{{{columns}}}",
     r"\toprule",
-    _latex_row(table.columns),
+    _latex_row(map(latex, table.columns)),
     r"\midrule",
-    *(_latex_row([cell.text for cell in row]) for row in table.rows),
+    *(_latex_row(map(_latex_cell, row)) for row in table.rows),
     r"\bottomrule",
     r"\end{tabular}",
     r"\end{table}",
@@ -61,8 +61,13 @@ def to_latex(table: Table) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _latex_row(texts: Sequence[str]) -> str:
-  return " & ".join(map(latex, texts)) + r" \\"
+def _latex_row(texts: Iterable[str]) -> str:
+  return " & ".join(texts) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+  text = latex(cell.text)
+  return rf"\textbf{{{text}}}" if cell.strong else text
 
 
 def latex(text: str) -> str:
@@ -73,9 +78,13 @@ def latex(text: str) -> str:
 def to_markdown(table: Table) -> str:
   """A table as GitHub shows it."""
   rules = ["---:" if numeric else "---" for numeric in table.numeric]
-  rows = [[cell.text for cell in row] for row in table.rows]
+  rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
   lines = [_markdown_row(row) for row in (table.columns, rules, *rows)]
   return "\n".join(lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+  return f"**{cell.text}**" if cell.strong else cell.text
 
 
 def _markdown_row(texts: Sequence[str]) -> str:

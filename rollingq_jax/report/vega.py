@@ -24,6 +24,8 @@ NEUTRAL = "#808080"
 SERIES = (*COLOURS, NEUTRAL)
 DASHES = ([1, 0], [6, 3], [2, 2])
 SHAPES = ("circle", "square", "triangle-up")
+# Of lines, whose dashes show in it.
+STROKES = {"symbolType": "stroke", "symbolSize": 260, "symbolStrokeWidth": 2.5}
 LEGEND = {"orient": "bottom", "title": None, "labelLimit": 160}
 
 

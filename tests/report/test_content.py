@@ -12,6 +12,7 @@ from rollingq_jax.report import metrics
 from rollingq_jax.report.content import (
   ABSENT,
   MINUS,
+  Cell,
   Table,
   number_cell,
   rounded,
@@ -40,9 +41,9 @@ def test_mean_and_standard_error():
 
 
 def test_a_cell_without_a_number_says_why():
-  assert number_cell(math.nan, why="constant") == (ABSENT, None, "", "constant")
+  assert number_cell(math.nan, why="constant") == Cell(ABSENT, why="constant")
   assert number_cell(None).why == "not measured"
-  assert number_cell(0.1234, "%") == ("12.3", 0.1234, "", "")
+  assert number_cell(0.1234, "%") == Cell("12.3", 0.1234)
   assert spread_cell(None, why="none").why == "none"
 
 
@@ -122,6 +123,14 @@ def test_latex_escapes_its_own_signs(table):
   assert r"a\_b \& c & $-$0.5 \\" in text
   assert r"\begin{tabular}{lr}" in text
   assert latex("1 ± 2") == r"1 $\pm$ 2"
+
+
+def test_what_stands_out_is_bold_everywhere():
+  cell = Cell("+1", 1.0, strong=True)
+  table = Table("t", "T", ["x"], [[cell]])
+  assert r"\textbf{+1} \\" in to_latex(table)
+  assert to_markdown(table).endswith("| **+1** |")
+  assert to_csv(table) == "x\n+1\n"
 
 
 def test_markdown_aligns_numbers_and_keeps_its_columns(table):

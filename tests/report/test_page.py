@@ -153,7 +153,7 @@ def test_classification_and_regression_have_sections_of_their_own(make_run):
 
 def test_a_study_says_who_is_better_and_who_cannot_be_told_apart(make_study):
   study = make_study()
-  assert "rollingq +10.0 [+7.0, +13.0], better in 3 of 3" in _said(study, "yes")
+  assert "rollingq +10.0 [+7.0, +13.0], 3 of 3 seeds" in _said(study, "yes")
   assert "concat" not in _said(study, "yes")
   assert "Not told apart from attention" in _said(study, "no")
   notes = _said(study, "note")
@@ -179,9 +179,62 @@ def test_under_noise_only_what_can_be_told_apart_is_said(make_study):
   noisy = [x | {"metric": "accuracy@audio=0.5"} for x in content["paired"]]
   _edit(study / "study.json", paired=content["paired"] + noisy)
   said = _said(study, "yes")
-  assert "Better than attention here, by accuracy, audio with noise 0.5" in said
-  assert "accuracy, audio" not in _said(study, "no")
+  expected = (
+    "attention here under further noise, by accuracy: rollingq (audio 0.5"
+  )
+  assert f"Better than {expected} +10.0)" in said
+  assert "concat (" not in said
+  assert "noise" not in _said(study, "no")
   assert "4 differences are looked at" in _said(study, "note")
+
+
+def test_differences_have_a_table_for_each_reference(make_study, tmp_path):
+  page = build(gather([make_study()]))
+  tables = {table.name: table for table in page.tables}
+  table = tables["demo-minus-attention"]
+  cells = {row[0].text: row[1] for row in table.rows}
+  # The interval of 1.0 holds zero, that of 10.0 does not.
+  assert cells["concat"].text == "+1.0 ± 1.0"
+  assert not cells["concat"].strong
+  assert cells["rollingq"].strong
+  html = write_page(page, tmp_path / "page").read_text()
+  assert "<strong>+10.0 ± 1.0</strong>" in html
+
+
+def test_the_long_table_is_folded_and_left_to_a_file(make_study, tmp_path):
+  page = build(gather([make_study()]))
+  (folded,) = [table for table in page.tables if table.folded]
+  assert folded.name == "demo-paired"
+  html = write_page(page, tmp_path / "page").read_text()
+  summary = "Differences paired by seed: all 2 rows</summary>"
+  assert f'<details class="folded">\n<summary>{summary}' in html
+  text = (tmp_path / "page" / "report.md").read_text()
+  assert "(exports/tables/demo-paired.csv): 2 rows" in text
+  assert "p (t test)" not in text
+
+
+def test_a_difference_far_off_does_not_squeeze_the_others(make_study):
+  study = make_study(methods=("concat", "attention", "uniform", "unimodal"))
+  content = json.loads((study / "study.json").read_text())
+  for pair in content["paired"]:
+    if pair["method"] == "unimodal":
+      pair |= {"mean": -0.4, "low": -0.43, "high": -0.37}
+  (study / "study.json").write_text(json.dumps(content))
+  page = build(gather([study]))
+  (figure,) = [x for x in page.figures if x.name == "demo-minus-attention"]
+  drawn = {row["name"] for row in figure.spec["data"]["values"]}
+  assert drawn == {"concat", "uniform"}
+  assert "far off and left out: unimodal" in figure.title
+  assert "unimodal" in figure.alt
+
+
+def test_curves_of_many_runs_are_means(make_study):
+  few, many = (build(gather([make_study(str(n), seeds=n)])) for n in (2, 5))
+  for page, wanted in ((few, "A line a run"), (many, "Means over the seeds")):
+    (curves,) = [x for x in page.sections if x.name == "curves"]
+    assert curves.intro.startswith(wanted)
+    first = curves.figures[0].spec["layer"][0]["encoding"]["y"]
+    assert (first.get("aggregate") == "mean") == (page is many)
 
 
 def test_a_study_whose_runs_all_failed_is_a_page(make_study, tmp_path):
