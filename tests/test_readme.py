@@ -98,3 +98,55 @@ def test_the_protocols_differ_in_the_fields_that_are_documented(repo_root):
   base = (repo_root / "configs" / "base.py").read_text()
   for key in changed:
     assert f"\n  {key} = " in base
+
+
+def _table(text, heading):
+  """Rows of the table that begins with a heading, by their first cell."""
+  lines = iter(text.splitlines())
+  head = next(line for line in lines if line.startswith(heading))
+  columns = [cell.strip() for cell in head.strip("|").split("|")]
+  next(lines)
+  rows = {}
+  for line in lines:
+    if not line.startswith("|"):
+      return rows
+    name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+    rows[name] = dict(zip(columns[1:], cells, strict=True))
+  return rows
+
+
+# Columns of the README and of the study's page.
+COLUMNS = {
+  "accuracy": "accuracy",
+  "audio with noise .5": "audio noise 0.5",
+  "image with noise .5": "visual noise 0.5",
+  "AIR": "AIR audio",
+  "audio share": "share audio",
+  "correlation of share and quality": "correlation audio",
+}
+MINUS = {
+  "minus uniform: accuracy": "accuracy",
+  "minus uniform: audio noise .5": "audio noise 0.5",
+}
+
+
+def _short(cell):
+  """0.53 as .53, and `(4 of 5)` as (4)."""
+  return re.sub(r"\b0\.", ".", cell).replace(" of 5)", ")")
+
+
+@pytest.mark.parametrize("protocol", ["sensor_failure", "clean_train"])
+def test_the_results_are_those_of_the_study(readme, repo_root, protocol):
+  page = (repo_root / "docs" / "study" / f"{protocol}.md").read_text()
+  means = _table(page, "| method | seeds |")
+  differences = _table(page, "| difference | accuracy |")
+  section = readme[readme.index(f"\n`{protocol}`: ") :]
+  rows = _table(section, "| method | accuracy |")
+  assert rows.keys() == means.keys()
+  for name, row in rows.items():
+    for ours, theirs in COLUMNS.items():
+      assert row[ours] == _short(means[name][theirs])
+    pair = differences.get(f"{name} - uniform attention")
+    for ours, theirs in MINUS.items():
+      assert row[ours] == (_short(pair[theirs]) if pair else "-")
+  assert f"noise={protocol}" in page

@@ -1,5 +1,6 @@
 """Files of every table and figure of a page."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from rollingq_jax.report.table_formats import to_csv, to_latex
 
 # Pixels of an exported figure's plot; drawn at twice the resolution.
 WIDTH, SCALE = 460, 2.0
+# Of a line of its title.
+TITLE_LETTERS = 72
 
 
 def export(page: Page, folder: Path) -> None:
@@ -39,5 +42,9 @@ def _for_paper(figure: Figure) -> dict[str, Any]:
     "width": WIDTH if width == "container" else width,
     "config": {"legend": {"columns": 3}},
     "background": "white",
-    "title": {"text": figure.title, "anchor": "start", "fontSize": 12},
+    "title": {
+      "text": textwrap.wrap(figure.title, TITLE_LETTERS),
+      "anchor": "start",
+      "fontSize": 12,
+    },
   }

@@ -220,6 +220,21 @@ def test_axe_finds_nothing_serious(show, repo_root, scheme, width):
   assert found == []
 
 
+def _opening_time(chromium, path):
+  """Milliseconds until all of a page is there, charts in sight aside.
+
+  The least of three, as other work on the machine only adds.
+  """
+  times = []
+  for _ in range(3):
+    page = chromium.new_page()
+    page.goto(path.as_uri())
+    timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+    times.append(page.evaluate(timing))
+    page.close()
+  return min(times)
+
+
 def test_thirty_runs_make_a_page_below_five_megabytes(
   study_writer, tmp_path, chromium
 ):
@@ -230,9 +245,8 @@ def test_thirty_runs_make_a_page_below_five_megabytes(
   page = chromium.new_page()
   page.goto(path.as_uri())
   assert page.locator("details.run").count() == 30
-  # Milliseconds until all of the page was there, charts in sight aside.
-  timing = page.evaluate(
-    "performance.getEntriesByType('navigation')[0].toJSON()"
-  )
-  assert timing["loadEventEnd"] < 2000
   page.close()
+  # The library alone is most of a small page.
+  single = study / "rollingq 0" / "0"
+  small = write_page(build(gather([single])), tmp_path / "small")
+  assert _opening_time(chromium, path) < 5 * _opening_time(chromium, small)
