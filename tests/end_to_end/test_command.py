@@ -20,6 +20,7 @@ def test_the_workdir_holds_what_the_readme_names(unbroken):
     "config.json",
     "cost.json",
     "environment.jsonl",
+    "geometry.jsonl",
     "metrics.jsonl",
     "report",
     "rollingq.jsonl",
