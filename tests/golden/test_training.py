@@ -77,6 +77,8 @@ class Follower:
       rollingq__beta=hyper["beta"],
       rollingq__rho=hyper["sigma"],
       rollingq__max_rotations=hyper["r_time"],
+      # There is no split to draw.
+      evaluation__geometry=False,
     )
 
   def _batch(self, name):
