@@ -18,6 +18,8 @@ Variants, joined by commas after a colon:
 Both halves are real recordings and images; their pairing is a construction.
 """
 
+from types import SimpleNamespace
+
 from ml_collections import ConfigDict
 
 from rollingq_jax.config import parse_arg
@@ -25,15 +27,18 @@ from rollingq_jax.config import parse_arg
 from . import _systems, base
 
 MODALITIES = ("audio", "visual")
+VARIANTS = _systems.variants(MODALITIES) | {
+  "noise": ("sensor_failure", "clean_train", "none")
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """See the module's docstring for `arg`."""
-  variant = parse_arg(
-    arg,
-    **_systems.variants(MODALITIES),
-    noise=("sensor_failure", "clean_train", "none"),
-  )
+  return make_config(parse_arg(arg, **VARIANTS))
+
+
+def make_config(variant: SimpleNamespace) -> ConfigDict:
+  """The config of the values of VARIANTS."""
   config = base.get_config()
   config.num_classes = 10
   config.data.name = "av_digits"

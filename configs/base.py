@@ -44,7 +44,11 @@ def get_config(arg: str = "") -> ConfigDict:
   data.splits = placeholder(str)
   # Time steps kept of a sequence; unset: the data set's own choice.
   data.num_frames = placeholder(int)
+  # Whether no speaker, or actor, is in two splits.
   data.speaker_disjoint = False
+  # av_digits from raw files: whether test is FSDD's own, takes 0 to 4, with
+  # MNIST's test images.
+  data.official_split = False
   # mosei: whether the modalities are aligned by word, or each has its own rate.
   data.aligned = True
   # manifest: whether its numbers are sentiment in [-3, 3], whose metrics are

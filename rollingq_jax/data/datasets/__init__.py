@@ -5,7 +5,10 @@ from typing import Any
 from rollingq_jax.data import prepared
 from rollingq_jax.data.datasets import (
   av_digits,
+  cremad_votes,
   from_tfds,
+  mfeat,
+  mmmo,
   mosei_clips,
   mosei_text,
   mosi,
@@ -30,6 +33,10 @@ def load_dataset(config: Any) -> Dataset:
   loaders = {
     **dict.fromkeys(PREPARED, prepared.load),
     "av_digits": av_digits.load,
+    "av_mnist": av_digits.load_raw,
+    "cremad_votes": cremad_votes.load,
+    "mfeat": mfeat.load,
+    "mmmo": mmmo.load,
     "mosei": mosei_clips.load,
     "mosei_text": mosei_text.load,
     "mosi": mosi.load,

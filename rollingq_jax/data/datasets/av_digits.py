@@ -31,60 +31,90 @@ SPEAKER_PARTS = (3, 1, 2)
 # 95 of 100 recordings are shorter: 27 MFCC frames, 66 log-mel frames.
 PACKAGED_FRAMES = 28
 RAW_FRAMES = 66
+# FSDD's own test split: the takes from 0 on, of each speaker and digit.
+OFFICIAL_TEST_TAKES = 5
 
 NOTE = (
-  "av_digits pairs FSDD recordings with MNIST images of the same digit: both "
+  "{name} pairs FSDD recordings with MNIST images of the same digit: both "
   "are real, their co-occurrence is a construction; {speakers}"
+)
+SHARED = "all speakers are in all splits"
+DISJOINT = "no speaker is in two splits"
+OFFICIAL = (
+  "test is FSDD's own (takes 0 to 4) with MNIST's test images; " + SHARED
 )
 
 
 def load(config: Any) -> Dataset:
-  """The data set for `config.seed`, which seeds split and pairing alike."""
-  recordings, images = _read(config.data.data_dir)
+  """The data set for `config.seed`, which seeds split and pairing alike.
+
+  Raises:
+    UserError: files or packages that are missing or damaged, or too few digits.
+  """
+  recordings, images = _read(config.data)
   num_frames = config.data.num_frames or (
     RAW_FRAMES if config.data.data_dir else PACKAGED_FRAMES
   )
   rng = np.random.default_rng(config.seed)
-  disjoint = config.data.speaker_disjoint
-  audio_rows = _split_recordings(recordings, disjoint, rng)
-  image_rows = _split(rng.permutation(len(images.labels)), IMAGE_PARTS)
+  audio_rows = _split_recordings(recordings, config.data, rng)
+  image_rows = _split_rows(len(images.labels), images.is_test, IMAGE_PARTS, rng)
   _check_sizes(audio_rows, image_rows)
   audio = _standardised_audio(recordings.features, audio_rows[0], num_frames)
-  visual = _standardised_images(images.pixels, image_rows[0])
+  scale = _scale(images.pixels[image_rows[0]])
   splits = {}
   for name, rows, pool in zip(SPLITS, audio_rows, image_rows, strict=True):
     labels = recordings.labels[rows]
     paired = _pair(labels, pool, images.labels, rng)
     arrays = {
       "audio": audio[0][rows],
-      "visual": visual[paired],
+      "visual": _standardised_images(images.pixels[paired], *scale),
       "label": labels,
     }
     if config.data.mask_padding:
       arrays["audio_mask"] = audio[1][rows]
     splits[name] = ArraySource(arrays)
-  speakers = "no speaker is in two splits" if disjoint else (
-    "all speakers are in all splits"
-  )  # fmt: skip
   digits = tuple(str(digit) for digit in range(10))
-  return Dataset(splits, digits, NOTE.format(speakers=speakers))
+  return Dataset(splits, digits, _note(config.data))
 
 
-def _read(data_dir: str | None) -> tuple[Recordings, Images]:
-  if not data_dir:
+def load_raw(config: Any) -> Dataset:
+  """The same, of the raw files alone.
+
+  Raises:
+    UserError: files that are missing or damaged, or too few digits.
+  """
+  if not config.data.data_dir:
+    raise UserError(
+      f"{config.data.name} is not shipped; set config.data.data_dir to a "
+      "folder with FSDD's wav files and MNIST's idx files"
+    )
+  return load(config)
+
+
+def _note(data: Any) -> str:
+  speakers = DISJOINT if data.speaker_disjoint else SHARED
+  if data.official_split:
+    speakers = OFFICIAL
+  return NOTE.format(name=data.name, speakers=speakers)
+
+
+def _read(data: Any) -> tuple[Recordings, Images]:
+  if not data.data_dir:
     return packaged_recordings(), packaged_images()
-  root = Path(data_dir)
+  root = Path(data.data_dir)
   if not root.is_dir():
-    raise UserError(f"config.data.data_dir {data_dir!r} is not a folder")
-  return raw_recordings(root), raw_images(root)
+    raise UserError(f"config.data.data_dir {data.data_dir!r} is not a folder")
+  images = raw_images(root, with_test=data.official_split)
+  return raw_recordings(root), images
 
 
 def _split_recordings(
-  recordings: Recordings, speaker_disjoint: bool, rng: np.random.Generator
+  recordings: Recordings, data: Any, rng: np.random.Generator
 ) -> list[np.ndarray]:
-  if not speaker_disjoint:
-    order = rng.permutation(len(recordings.labels))
-    return _split(order, RECORDING_PARTS)
+  is_test = _official_test(recordings, data) if data.official_split else None
+  if not data.speaker_disjoint:
+    count = len(recordings.labels)
+    return _split_rows(count, is_test, RECORDING_PARTS, rng)
   if recordings.speakers is None:
     raise UserError(
       "config.data.speaker_disjoint needs to know the speakers, which the "
@@ -94,6 +124,34 @@ def _split_recordings(
   speakers = rng.permutation(np.unique(recordings.speakers))
   parts = _split(speakers, SPEAKER_PARTS)
   return [np.flatnonzero(np.isin(recordings.speakers, part)) for part in parts]
+
+
+def _official_test(recordings: Recordings, data: Any) -> np.ndarray:
+  if data.speaker_disjoint:
+    raise UserError(
+      "config.data.official_split has all speakers in its test split, so "
+      "config.data.speaker_disjoint cannot keep them apart; set one of both"
+    )
+  if recordings.takes is None:
+    raise UserError(
+      "config.data.official_split needs to know the takes, which the packaged "
+      "recordings do not name; set config.data.data_dir to a folder with "
+      "FSDD's wav files and MNIST's idx files"
+    )
+  return recordings.takes < OFFICIAL_TEST_TAKES
+
+
+def _split_rows(
+  count: int,
+  is_test: np.ndarray | None,
+  parts: tuple[int, ...],
+  rng: np.random.Generator,
+) -> list[np.ndarray]:
+  """Rows of the splits, drawn, but for a test split that is given."""
+  if is_test is None:
+    return _split(rng.permutation(count), parts)
+  rest = rng.permutation(np.flatnonzero(~is_test))
+  return [*_split(rest, parts[:-1]), np.flatnonzero(is_test)]
 
 
 def _check_sizes(
@@ -147,8 +205,14 @@ def _standardised_audio(
   return frames, mask
 
 
-def _standardised_images(pixels: np.ndarray, train: np.ndarray) -> np.ndarray:
+def _scale(pixels: np.ndarray) -> tuple[np.float32, np.float32]:
+  """Mean and deviation."""
+  return np.float32(pixels.mean()), np.float32(pixels.std())
+
+
+def _standardised_images(
+  pixels: np.ndarray, mean: np.float32, std: np.float32
+) -> np.ndarray:
   """Images as one-frame clips [n, 1, 28, 28, 1]."""
-  mean, std = pixels[train].mean(), pixels[train].std()
-  scaled = (pixels.astype(np.float32) - np.float32(mean)) / np.float32(std)
+  scaled = (pixels.astype(np.float32) - mean) / std
   return scaled[:, None, :, :, None]

@@ -18,6 +18,8 @@ from rollingq_jax.data.audio import log_mel, read_audio
 from rollingq_jax.errors import UserError
 
 MEL_BINS = 40
+# Of an image.
+SIZE = (28, 28)
 _WAV_NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<take>\d+)")
 
 
@@ -29,6 +31,8 @@ class Recordings(NamedTuple):
   labels: np.ndarray
   # Name of each recording's speaker, where known.
   speakers: np.ndarray | None
+  # Which of the takes of its speaker and digit each one is, where known.
+  takes: np.ndarray | None = None
 
 
 class Images(NamedTuple):
@@ -36,6 +40,8 @@ class Images(NamedTuple):
 
   pixels: np.ndarray
   labels: np.ndarray
+  # Which are of MNIST's own test set, where they are told apart.
+  is_test: np.ndarray | None = None
 
 
 def packaged_recordings() -> Recordings:
@@ -71,15 +77,32 @@ def raw_recordings(data_dir: Path) -> Recordings:
     )
   features = [_features(path) for path, _ in named]
   labels = np.array([int(match["digit"]) for _, match in named], np.int32)
-  return Recordings(
-    features, labels, np.array([match["speaker"] for _, match in named])
+  speakers = np.array([match["speaker"] for _, match in named])
+  takes = np.array([int(match["take"]) for _, match in named])
+  return Recordings(features, labels, speakers, takes)
+
+
+def raw_images(data_dir: Path, *, with_test: bool = False) -> Images:
+  """MNIST's training images from its idx files, gzipped or not.
+
+  Args:
+    data_dir: folder that the files are under.
+    with_test: whether its test images follow.
+  """
+  train = _read_images(data_dir, "train")
+  if not with_test:
+    return train
+  test = _read_images(data_dir, "t10k")
+  return Images(
+    np.concatenate([train.pixels, test.pixels]),
+    np.concatenate([train.labels, test.labels]),
+    np.repeat([False, True], [len(train.labels), len(test.labels)]),
   )
 
 
-def raw_images(data_dir: Path) -> Images:
-  """MNIST's training images from its idx files, gzipped or not."""
-  pixels = _read_idx(_find(data_dir, "train-images-idx3-ubyte"))
-  labels = _read_idx(_find(data_dir, "train-labels-idx1-ubyte"))
+def _read_images(data_dir: Path, part: str) -> Images:
+  pixels = _read_idx(_find(data_dir, f"{part}-images-idx3-ubyte"), SIZE)
+  labels = _read_idx(_find(data_dir, f"{part}-labels-idx1-ubyte"), ())
   if len(pixels) != len(labels):
     raise UserError(
       f"{data_dir} holds {len(pixels)} MNIST images but {len(labels)} labels; "
@@ -95,7 +118,8 @@ def _features(path: Path) -> np.ndarray:
   return frames
 
 
-def _read_idx(path: Path) -> np.ndarray:
+def _read_idx(path: Path, size: tuple[int, ...]) -> np.ndarray:
+  """Unsigned bytes [n, *size]."""
   content = path.read_bytes()
   if path.suffix == ".gz":
     try:
@@ -108,7 +132,13 @@ def _read_idx(path: Path) -> np.ndarray:
   values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
   if values.size != np.prod(shape):
     raise UserError(
-      f"{path} is truncated: {values.size} bytes for shape {tuple(shape)}"
+      f"{path} is truncated: {values.size} bytes for shape "
+      f"{tuple(shape.tolist())}"
+    )
+  if tuple(shape[1:]) != size:
+    raise UserError(
+      f"{path} has the shape {tuple(shape.tolist())}; expected "
+      f"{('n', *size)}, n of them"
     )
   return values.reshape(shape)
 

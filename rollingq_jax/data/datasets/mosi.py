@@ -6,41 +6,39 @@
 needs. Splits are by video, so that no recording is in two of them.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rollingq_jax.data.datasets.divide import refuse_speakers
+from rollingq_jax.data.datasets.npz_file import (
+  Arrays,
+  Expected,
+  Layout,
+  check_finite,
+  check_range,
+  check_rows,
+  find_npz,
+  read_npz,
+)
+from rollingq_jax.data.datasets.standardise import standardised
 from rollingq_jax.data.sentiment import find_out_of_range
 from rollingq_jax.data.source import ArraySource, Dataset
 from rollingq_jax.errors import UserError
 
-Arrays = dict[str, np.ndarray]
-# Number of axes and kinds of dtype of each array.
-Layout = dict[str, tuple[int, str]]
-
 FILE = "mosi_utterances.npz"
 # The file's array of each modality.
 FEATURES = {"text": "text", "audio": "audio", "visual": "video"}
-LAYOUT: Layout = dict.fromkeys(FEATURES.values(), (2, "f")) | {
-  "label_binary": (1, "biu"),
-  "split": (1, "biu"),
-  "video_id": (1, "U"),
+LAYOUT: Layout = dict.fromkeys(
+  FEATURES.values(), Expected((None, None), "f")
+) | {
+  "label_binary": Expected((None,), "biu"),
+  "split": Expected((None,), "biu"),
+  "video_id": Expected((None,), "U"),
 }
 # What a regression needs besides.
-TARGETS: Layout = {"sentiment": (1, "f")}
-KINDS = {"f": "floats", "biu": "whole numbers", "U": "text"}
-# What numpy raises for a file that is not a whole npz without pickles.
-UNREADABLE = (
-  EOFError,
-  OSError,
-  RuntimeError,
-  ValueError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
+TARGETS: Layout = {"sentiment": Expected((None,), "f")}
 
 CLASS_NAMES = ("negative", "non-negative")
 # Share of the source's train videos that become validation.
@@ -63,21 +61,17 @@ def load(config: Any) -> Dataset:
   Raises:
     UserError: no file, one of another layout, or too few videos.
   """
-  if config.data.speaker_disjoint:
-    raise UserError(
-      "config.data.speaker_disjoint needs to know the speakers, which mosi "
-      "does not name; its splits share no video"
-    )
+  refuse_speakers(config, "mosi", "its splits share no video")
   is_regression = config.task == "regression"
-  layout = LAYOUT | (TARGETS if is_regression else {})
-  path, note = _find(config.data.data_dir), NOTE
+  layout = {**LAYOUT, **(TARGETS if is_regression else {})}
+  path, note = find_npz("mosi", config.data.data_dir, FILE), NOTE
   arrays = _read(path, layout)
   if is_regression:
     arrays, dropped = _with_sentiment(path, arrays)
     note += f"; {dropped} utterances of unknown sentiment are left out"
   rows = _split(arrays["video_id"], arrays["split"], config.seed)
   inputs = {
-    modality: _standardised(arrays[name], rows["train"])[:, None]
+    modality: standardised(arrays[name], rows["train"])[:, None]
     for modality, name in FEATURES.items()
   }
   if is_regression:
@@ -92,76 +86,14 @@ def load(config: Any) -> Dataset:
   return Dataset(splits, names, note, is_sentiment=True)
 
 
-def _find(data_dir: str | None) -> Path:
-  if not data_dir:
-    raise UserError(
-      f"mosi is not shipped; set config.data.data_dir to the folder of {FILE}"
-    )
-  path = Path(data_dir) / FILE
-  if not path.is_file():
-    raise UserError(
-      f"there is no {path}; config.data.data_dir must be the folder of {FILE}"
-    )
-  return path
-
-
 def _read(path: Path, layout: Layout) -> Arrays:
   """The arrays of the layout, checked."""
-  try:
-    arrays = _load(path, layout)
-  except UNREADABLE as error:
-    raise UserError(
-      f"{path} cannot be read as an npz file without pickles: {error}; copy "
-      "it anew"
-    ) from error
-  for name in layout:
-    _check_array(path, name, arrays, layout)
-  _check_values(path, arrays)
-  return arrays
-
-
-def _load(path: Path, layout: Layout) -> Arrays:
-  # numpy leaves a file open that it fails to read.
-  with path.open("rb") as file:
-    content = np.load(file, allow_pickle=False)
-    if not isinstance(content, np.lib.npyio.NpzFile):
-      raise ValueError("it holds a single array")
-    return {name: content[name] for name in layout if name in content}
-
-
-def _check_array(path: Path, name: str, arrays: Arrays, layout: Layout) -> None:
-  if name not in arrays:
-    raise UserError(
-      f"{path} has no array {name!r}; expected {', '.join(layout)}"
-    )
-  array, (ndim, kinds) = arrays[name], layout[name]
-  if array.ndim != ndim or array.dtype.kind not in kinds or 0 in array.shape:
-    raise UserError(
-      f"{name!r} of {path} is {array.dtype} of shape {array.shape}; expected "
-      f"{KINDS[kinds]} with {ndim} axes, none of them empty"
-    )
-  rows = len(arrays["text"])
-  if len(array) != rows:
-    raise UserError(
-      f"{name!r} of {path} has {len(array)} rows but 'text' has {rows}; all "
-      "arrays must have a row an utterance"
-    )
-
-
-def _check_values(path: Path, arrays: Arrays) -> None:
-  for name in FEATURES.values():
-    finite = np.isfinite(arrays[name]).all(axis=1)
-    if not finite.all():
-      raise UserError(
-        f"{name!r} of {path} is not finite in row {np.argmin(finite)}; "
-        "expected finite features"
-      )
+  arrays = read_npz(path, layout)
+  check_rows(path, arrays, list(layout))
+  check_finite(path, arrays, list(FEATURES.values()))
   for name in ("label_binary", "split"):
-    if not np.isin(arrays[name], (0, 1)).all():
-      raise UserError(
-        f"{name!r} of {path} runs from {arrays[name].min()} to "
-        f"{arrays[name].max()}; expected 0 and 1"
-      )
+    check_range(path, arrays, name, 0, 1)
+  return arrays
 
 
 def _with_sentiment(path: Path, arrays: Arrays) -> tuple[Arrays, int]:
@@ -200,12 +132,3 @@ def _split(
     name: np.flatnonzero(np.isin(videos, group))
     for name, group in groups.items()
   }
-
-
-def _standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
-  """Mean 0 and deviation 1 on the train rows; 0 where these are all equal."""
-  seen = values[train].astype(np.float64)
-  varies = np.ptp(seen, axis=0) > 0
-  # Of equal numbers the deviation may be some rounding error.
-  deviation = np.where(varies, seen.std(axis=0), np.inf)
-  return ((values - seen.mean(axis=0)) / deviation).astype(np.float32)
