@@ -1,6 +1,5 @@
 """Samples that can be told apart, and a config for the pipeline."""
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,59 +76,55 @@ def digits_config(repo_root: Path) -> Callable[..., Any]:
   return load
 
 
-@pytest.fixture(scope="session")
-def write_idx() -> Callable[..., Path]:
-  """Writes unsigned bytes as an idx file, gzipped where the name says so."""
+@pytest.fixture
+def load_set(
+  repo_root: Path, tmp_path: Path, small_copy: Callable[..., Any]
+) -> Callable[..., Any]:
+  """(config, arrays, variant, fields) -> the data set of such a file."""
+  from rollingq_jax.config import load_config
+  from rollingq_jax.data import load_dataset
 
-  def write(path: Path, values: np.ndarray) -> Path:
-    header = bytes([0, 0, 8, values.ndim])
-    shape = np.asarray(values.shape, ">i4").tobytes()
-    content = header + shape + values.astype(np.uint8).tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-      gzip.compress(content) if path.suffix == ".gz" else content
+  def load(
+    name: str,
+    arrays: dict[str, np.ndarray] | None,
+    variant: str = "",
+    data_dir: Path = tmp_path,
+    **fields: object,
+  ) -> Any:
+    if arrays is not None:
+      np.savez(tmp_path / small_copy(name)[0], **arrays)
+    spec = f"{repo_root / 'configs' / name}.py:{variant}"
+    options = {k.replace("__", "."): v for k, v in fields.items()}
+    options["data.data_dir"] = data_dir
+    return load_dataset(
+      load_config(spec, [f"--config.{k}={v}" for k, v in options.items()])
     )
-    return path
 
-  return write
+  return load
 
 
 @pytest.fixture(scope="session")
-def write_media(write_idx: Callable[..., Path]) -> Callable[..., Path]:
-  """Writes recordings and images of digits 3 and 7 that tell who they are.
+def refused() -> Callable[..., Any]:
+  """(function, arguments) -> the one line that it refuses them with."""
+  from rollingq_jax.errors import UserError
 
-  Recording i lasts i + 1 frames; pixel [0, 2] of image i is i. Pixels [0, 0]
-  and [0, 1] are 0 and 255 in every image.
-  """
+  def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with pytest.raises(UserError) as caught:
+      function(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return caught
 
-  def write(
-    root: Path,
-    speakers: int = 6,
-    takes: int = 2,
-    images: int = 12,
-    suffix: str = "",
-    digits: tuple[int, int] = (3, 7),
-  ) -> Path:
-    soundfile = pytest.importorskip("soundfile")
-    pytest.importorskip("kaldi_native_fbank")
-    rng = np.random.default_rng(0)
-    folder = root / "recordings"
-    folder.mkdir(parents=True)
-    for speaker in range(speakers):
-      for take in range(takes):
-        for place, digit in enumerate(digits):
-          frames = 1 + place + 2 * (take + takes * speaker)
-          # 10 ms at 8 kHz.
-          wave = 0.1 * rng.standard_normal(80 * frames)
-          name = f"{digit}_{chr(ord('a') + speaker) * 3}_{take}.wav"
-          soundfile.write(folder / name, wave, 8000)
-    pixels = rng.integers(0, 256, (images, 28, 28))
-    pixels[:, 0, :3] = np.stack(
-      [np.zeros(images), np.full(images, 255), np.arange(images)], axis=1
-    )
-    labels = np.resize([3, 7], images)
-    write_idx(root / "mnist" / f"train-images-idx3-ubyte{suffix}", pixels)
-    write_idx(root / "mnist" / f"train-labels-idx1-ubyte{suffix}", labels)
-    return root
+  return call
 
-  return write
+
+@pytest.fixture(scope="session")
+def real_data(repo_root: Path) -> Callable[[str, str], Path]:
+  """(folder, file) -> the folder of real data; skips where it is not here."""
+
+  def find(name: str, file: str) -> Path:
+    folder = repo_root.parent / "shared" / "data" / name
+    if not (folder / file).is_file():
+      pytest.skip(f"{file} is not here")
+    return folder
+
+  return find

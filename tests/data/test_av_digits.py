@@ -228,6 +228,13 @@ def test_speaker_disjoint_needs_recordings_that_name_their_speakers(load):
     load(data__speaker_disjoint=True)
 
 
+def test_the_official_split_needs_recordings_that_name_their_takes(load):
+  with pytest.raises(
+    UserError, match=r"official_split.*config\.data\.data_dir"
+  ):
+    load(data__official_split=True)
+
+
 def test_an_unknown_data_set_is_refused_with_the_known_ones(load):
   with pytest.raises(
     UserError, match=r"config\.data\.name is 'digits'.*av_digits"

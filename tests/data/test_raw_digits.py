@@ -137,6 +137,54 @@ def test_without_it_splits_share_speakers(dataset):
   assert len(set.intersection(*speakers)) >= 3
 
 
+@pytest.fixture
+def official_tree(write_media, write_idx, tmp_path):
+  """With eight test images, whose third pixel tells them from the others."""
+  root = write_media(tmp_path / "official", SPEAKERS, TAKES, IMAGES)
+  pixels = np.random.default_rng(1).integers(0, 256, (8, 28, 28))
+  pixels[:, 0, :2] = [0, 255]
+  pixels[:, 0, 2] = 100 + np.arange(8)
+  write_idx(root / "mnist" / "t10k-images-idx3-ubyte", pixels)
+  write_idx(root / "mnist" / "t10k-labels-idx1-ubyte", np.resize([3, 7], 8))
+  return root
+
+
+def test_the_official_test_split_is_that_of_both_sets(load, official_tree):
+  dataset = load(official_tree, data__official_split=True)
+  sources = dataset.splits
+  takes = {k: _recordings(x) // 2 % TAKES for k, x in sources.items()}
+  assert {k: set(x < 5) for k, x in takes.items()} == {
+    "train": {False},
+    "validation": {False},
+    "test": {True},
+  }
+  # 16 to 4 of the 36 others.
+  assert [len(x) for x in takes.values()] == [28, 8, 60]
+  images = {k: set(_images(x)) for k, x in sources.items()}
+  assert min(images["test"]) >= 100
+  assert max(images["train"] | images["validation"]) < IMAGES
+  assert not images["train"] & images["validation"]
+  assert "takes 0 to 4" in dataset.note
+
+
+def test_the_official_split_cannot_keep_speakers_apart(load, official_tree):
+  fields = {"data__official_split": True, "data__speaker_disjoint": True}
+  with pytest.raises(UserError, match="official_split has all speakers"):
+    load(official_tree, **fields)
+
+
+def test_the_official_split_needs_the_test_images(load, small_tree):
+  with pytest.raises(UserError, match="no t10k-images-idx3-ubyte"):
+    load(small_tree, data__official_split=True)
+
+
+def test_images_of_another_size_are_refused(load, small_tree, write_idx):
+  path = small_tree / "mnist" / "train-images-idx3-ubyte"
+  write_idx(path, np.zeros((12, 20, 28)))
+  with pytest.raises(UserError, match=r"\(12, 20, 28\); expected \('n', 28"):
+    load(small_tree)
+
+
 def test_plain_and_gzipped_idx_files_hold_the_same(load, write_media, tmp_path):
   plain, gzipped = (
     load(write_media(tmp_path / f"tree{suffix}", suffix=suffix))
