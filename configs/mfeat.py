@@ -23,7 +23,8 @@ Variants, joined by commas after a colon:
     protocol=honest|reference               (see configs/_protocol.py)
 
 A token is a few features of a view that stand side by side, such as two rows of
-the picture in pix; six tokens in mor, eight in the others.
+the picture in pix; six tokens in mor, eight in the others. Learning rate and
+epochs were chosen by validation, with concat on seed 0.
 """
 
 from ml_collections import ConfigDict
@@ -53,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config = base.get_config()
   config.num_classes = 10
-  config.total_epochs = 20
+  config.total_epochs = 15
   config.data.name = "mfeat"
   config.data.noise = variant.noise
   config.data.shapes = ConfigDict(
@@ -74,6 +75,6 @@ def get_config(arg: str = "") -> ConfigDict:
     }
   )
   config.optimizer.name = "adam"
-  config.optimizer.learning_rate = 1e-3
+  config.optimizer.learning_rate = 3e-3
   _systems.set_system(config, variant)
   return config

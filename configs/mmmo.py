@@ -20,6 +20,9 @@ Variants, joined by commas after a colon:
     balance=none|ogm|ogm_ge|pmr
     noise=none|sensor_failure|clean_train
     protocol=honest|reference               (see configs/_protocol.py)
+
+Five steps are a token: with one step a token the model learnt train by heart.
+Tokens and epochs were chosen by validation, with concat on three seeds.
 """
 
 from ml_collections import ConfigDict
@@ -40,8 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config = base.get_config()
   config.num_classes = 2
-  config.total_epochs = 30
-  config.batch_size = 32
+  config.total_epochs = 10
   config.data.name = "mmmo"
   config.data.noise = variant.noise
   config.data.shapes = ConfigDict({"audio": (20, 74), "visual": (20, 36)})
@@ -54,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
   # Gives the query the norm that .02 gives it at width 768.
   model.attention.cls_std = 0.07
   model.encoders = ConfigDict(
-    {name: {"kind": "sequence", "frames_per_token": 1} for name in MODALITIES}
+    {name: {"kind": "sequence", "frames_per_token": 5} for name in MODALITIES}
   )
   config.optimizer.name = "adam"
   config.optimizer.learning_rate = 1e-3
