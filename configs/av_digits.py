@@ -12,7 +12,8 @@ Variants, joined by commas after a colon:
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
-    noise=sensor_failure|clean_train|none
+    noise=sensor_failure|none|clean_train|delayed_failure|
+          burst|occlusion|desync
     protocol=honest|reference               (see configs/_protocol.py)
 
 Both halves are real recordings and images; their pairing is a construction.
@@ -25,10 +26,11 @@ from ml_collections import ConfigDict
 from rollingq_jax.config import parse_arg
 
 from . import _systems, base
+from ._noise import noises
 
 MODALITIES = ("audio", "visual")
 VARIANTS = _systems.variants(MODALITIES) | {
-  "noise": ("sensor_failure", "clean_train", "none")
+  "noise": noises("sensor_failure")
 }
 
 

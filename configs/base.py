@@ -88,8 +88,19 @@ def get_config(arg: str = "") -> ConfigDict:
   tfds.sample_rate = placeholder(int)
   # What becomes of waveforms: log_mel | ks | cremad
   tfds.audio_features = "log_mel"
-  # none | sensor_failure | clean_train, see rollingq_jax/data/noise.py.
+  # Of whole modalities (rollingq_jax/data/noise.py): none | sensor_failure |
+  # clean_train | delayed_failure. Of part of them
+  # (rollingq_jax/data/partial.py): burst | occlusion | desync.
   data.noise = "none"
+  # Whether that is done to training samples too. Off: only the other splits
+  # are corrupted, so the model never saw it.
+  data.corrupt_train = True
+  # burst, occlusion, desync: the share of a modality that is hit is uniform
+  # between these two.
+  data.corrupt_share = (0.0, 0.75)
+  # Probability of each modality of a training sample to be replaced by noise,
+  # whatever the protocol; all of them may be.
+  data.noise_dropout = 0.0
   # SpecAugment of what encoders of the kinds spectrogram and resnet18 take: the
   # widest bands of the first and the second axis that are hidden in training.
   data.spec_augment = (0, 0)

@@ -20,7 +20,8 @@ Variants, joined by commas after a colon:
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
-    noise=none|sensor_failure|clean_train
+    noise=none|sensor_failure|clean_train|delayed_failure|
+          burst|occlusion|desync
     protocol=honest|reference               (see configs/_protocol.py)
 
 A small model that trains on a laptop: 4 s of sound in 64 bands, 3 frames of
@@ -36,6 +37,7 @@ from ml_collections.config_dict import placeholder
 from rollingq_jax.config import parse_arg
 
 from . import _systems, base
+from ._noise import noises
 
 MODALITIES = ("audio", "visual", "text")
 # Text is read where it is asked for.
@@ -49,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
   variant = parse_arg(
     arg,
     **(systems | {"modalities": tuple(choices)}),
-    noise=("none", "sensor_failure", "clean_train"),
+    noise=noises("none"),
   )
   config = base.get_config()
   # Those of the prepared data.

@@ -29,7 +29,8 @@ Variants, joined by commas after a colon:
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
     balance=none|ogm|ogm_ge|pmr
-    noise=none|sensor_failure|clean_train
+    noise=none|sensor_failure|clean_train|delayed_failure|
+          burst|occlusion|desync
     task=classification|regression          (regression: of the sentiment)
     protocol=honest|reference               (see configs/_protocol.py)
 
@@ -48,6 +49,7 @@ from ml_collections import ConfigDict
 from rollingq_jax.config import parse_arg
 
 from . import _systems, base
+from ._noise import noises
 
 MODALITIES = ("text", "audio", "visual")
 
@@ -58,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     arg,
     **_systems.variants(MODALITIES),
     text=("features", "transcripts"),
-    noise=("none", "sensor_failure", "clean_train"),
+    noise=noises("none"),
     task=_systems.TASKS,
   )
   config = base.get_config()

@@ -57,7 +57,8 @@ class Planner:
     made = dict(batch)
     for name, length in self._lengths.items():
       kept = math.ceil(length * bucket / self._count)
-      for key in {name, f"{name}_mask"} & batch.keys():
+      own = {name, f"{name}_mask", f"{name}_quality"}
+      for key in own & batch.keys():
         made[key] = batch[key][:, :kept]
     return made
 

@@ -11,16 +11,14 @@ text and nothing else of it.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal
 
-import grain
 import numpy as np
 
-from rollingq_jax.data.source import Element
-from rollingq_jax.errors import UserError
-
-NoiseProtocol = Literal["none", "sensor_failure", "clean_train"]
+NoiseProtocol = Literal[
+  "none", "sensor_failure", "clean_train", "delayed_failure"
+]
 
 FAILURE_PROBABILITY = 0.35
 MILD_NOISE = 0.3
@@ -34,11 +32,15 @@ def draw_level(
   - `none`: 0.
   - `sensor_failure`: 1 with probability .35, otherwise uniform on [0, .3].
   - `clean_train`: 0 in training, otherwise uniform on [0, 1].
+  - `delayed_failure`: uniform on [0, .3] in training, otherwise as
+    `sensor_failure`.
   """
   if protocol == "none" or (protocol == "clean_train" and train):
     return 0.0
   if protocol == "clean_train":
     return rng.uniform(0.0, 1.0)
+  if protocol == "delayed_failure" and train:
+    return rng.uniform(0.0, MILD_NOISE)
   failed = rng.random() < FAILURE_PROBABILITY
   mild = rng.uniform(0.0, MILD_NOISE)
   return 1.0 if failed else mild
@@ -89,73 +91,3 @@ def replace(
     drawn &= real
   fresh = rng.integers(0, vocab_size, ids.shape, dtype=ids.dtype)
   return np.where(drawn, fresh, ids)
-
-
-class AddNoise(grain.transforms.RandomMap):
-  """Corrupts each modality by the protocol and records the level.
-
-  Adds `<modality>_noise`, the level, to the sample. What a modality gets does
-  not depend on which others there are. `extra` mixes a modality once more,
-  after the protocol's noise, which is the same with and without. `vocab_sizes`
-  has the modalities that are ids.
-  """
-
-  def __init__(
-    self,
-    modalities: tuple[str, ...],
-    protocol: NoiseProtocol,
-    *,
-    train: bool,
-    extra: dict[str, float] | None = None,
-    vocab_sizes: Mapping[str, int] | None = None,
-  ):
-    if protocol not in get_args(NoiseProtocol):
-      raise UserError(
-        f"config.data.noise is {protocol!r}; expected one of "
-        f"{', '.join(get_args(NoiseProtocol))}"
-      )
-    self._modalities = modalities
-    self._protocol: NoiseProtocol = protocol
-    self._train = train
-    self._extra = extra or {}
-    self._vocab_sizes = vocab_sizes or {}
-
-  def random_map(self, element: Element, rng: np.random.Generator) -> Any:
-    """Corrupts one sample."""
-    element = dict(element)
-    for name, own in modality_rngs(self._modalities, rng).items():
-      element |= self._of_modality(element, name, own)
-    return element
-
-  def _of_modality(
-    self, element: Element, name: str, rng: np.random.Generator
-  ) -> Element:
-    level = draw_level(self._protocol, self._train, rng)
-    noise = {f"{name}_noise": np.float32(level)}
-    if element[name].dtype == np.uint8:
-      return noise | self._mix_later(name, level, rng)
-    corrupted = self._corrupted(element, name, level, rng)
-    extra = self._extra.get(name, 0.0)
-    corrupted = self._corrupted(element | {name: corrupted}, name, extra, rng)
-    return noise | {name: corrupted}
-
-  def _corrupted(
-    self, element: Element, name: str, level: float, rng: np.random.Generator
-  ) -> np.ndarray:
-    values = element[name]
-    if name not in self._vocab_sizes:
-      return mix(values, level, rng)
-    real = element.get(f"{name}_mask")
-    return replace(values, real, level, self._vocab_sizes[name], rng)
-
-  def _mix_later(
-    self, name: str, level: float, rng: np.random.Generator
-  ) -> Element:
-    """The levels for the model, where there is anything to mix."""
-    extra = self._extra.get(name, 0.0)
-    if self._protocol == "none" and not extra:
-      return {}
-    return {
-      f"{name}_mix": np.array([level, extra], np.float32),
-      f"{name}_mix_seed": rng.integers(2**32, dtype=np.uint32),
-    }

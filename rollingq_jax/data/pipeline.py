@@ -16,8 +16,8 @@ import grain
 import numpy as np
 
 from rollingq_jax.data.buckets import Ordered, Planner, bucket_of
+from rollingq_jax.data.corruption import Corrupt, Corruption
 from rollingq_jax.data.dropout import DropModalities
-from rollingq_jax.data.noise import AddNoise
 from rollingq_jax.data.source import Element, Source
 from rollingq_jax.data.spec_augment import HideBands
 from rollingq_jax.data.vocabulary import vocab_sizes
@@ -204,10 +204,17 @@ def _rows(size: int, batch_size: int, device_count: int) -> int:
   return min(batch_size, math.ceil(size / device_count) * device_count)
 
 
-def _noise(config: Any, **kwargs: Any) -> AddNoise:
-  return AddNoise(
-    tuple(config.modalities),
-    config.data.noise,
+def _noise(config: Any, **kwargs: Any) -> Corrupt:
+  data, names = config.data, tuple(config.modalities)
+  low, high = data.corrupt_share
+  return Corrupt(
+    names,
+    Corruption(data.noise, data.corrupt_train, (low, high), data.noise_dropout),
     vocab_sizes=vocab_sizes(config),
+    frame_sizes={
+      name: tuple(data.shapes[name][1:3])
+      for name in names
+      if name in data.shapes and len(data.shapes[name]) == 4
+    },
     **kwargs,
   )

@@ -26,7 +26,8 @@ def input_of(
 
   Args:
     batch: holds the input; for frames optionally `<name>_box`, see
-      `view_frames`, and `<name>_mix` with `<name>_mix_seed`, see `mix_noise`.
+      `view_frames`, `<name>_quality` and `<name>_fill_seed`, see
+      `fill_places`, and `<name>_mix` with `<name>_mix_seed`, see `mix_noise`.
     name: of the modality.
     dtype: computation dtype.
     size: height and width of what is seen through the boxes.
@@ -39,6 +40,8 @@ def input_of(
   if f"{name}_box" in batch and size is not None:
     x = view_frames(x, batch[f"{name}_box"], size)
   x = normalise_frames(x)
+  if f"{name}_quality" in batch:
+    x = fill_places(x, batch[f"{name}_quality"], batch.get(f"{name}_fill_seed"))
   if f"{name}_mix" in batch:
     x = mix_noise(x, batch[f"{name}_mix"], batch[f"{name}_mix_seed"])
   return x.astype(dtype)
@@ -72,6 +75,20 @@ def view_frames(
   columns = _weights(box[:, :, 1], size[1], x.shape[3])
   x = jnp.einsum("bfyh,bfhwc->bfywc", rows, x)
   return jnp.einsum("bfxw,bfywc->bfyxc", columns, x)
+
+
+def fill_places(
+  x: Frames,
+  quality: Float[Array, "b frames height width"],
+  seeds: UInt32[Array, " b"] | None = None,
+) -> Frames:
+  """Frames where quality is 1; where it is 0, noise, or zeros without seeds."""
+  fill = jnp.zeros_like(x)
+  if seeds is not None:
+    fill = jax.vmap(
+      lambda seed: jax.random.normal(jax.random.key(seed), x.shape[1:], x.dtype)
+    )(seeds)
+  return jnp.where(quality[..., None] > 0, x, fill)
 
 
 def mix_noise(

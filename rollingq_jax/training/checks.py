@@ -58,6 +58,11 @@ CHECKS: dict[str, Check] = {
   ),
   "data.length_buckets": at_least(1),
   "data.modality_dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
+  "data.noise_dropout": ((lambda x: 0 <= x < 1), "a probability below 1"),
+  "data.corrupt_share": (
+    (lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 1),
+    "two shares from 0 to 1, the smaller one first",
+  ),
   "data.canvas": (
     (lambda x: len(x) == 2 and min(x) >= 1),
     "a height and a width of at least 1",

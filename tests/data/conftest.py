@@ -50,6 +50,10 @@ def pipeline_config() -> Callable[..., Any]:
       ),
       data=SimpleNamespace(
         noise=noise,
+        corrupt_train=True,
+        corrupt_share=(0.0, 0.75),
+        noise_dropout=0.0,
+        shapes={},
         num_threads=num_threads,
         prefetch_batches=3,
         length_buckets=1,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rollingq_jax.data.corruption import PROTOCOLS, Corrupt, Corruption
 from rollingq_jax.data.noise import (
-  AddNoise,
   draw_level,
   mix,
   modality_rngs,
@@ -39,7 +39,7 @@ def _element(seed: int = 0, label: int = 3) -> dict[str, np.ndarray]:
 def _corrupted(
   element, protocol="sensor_failure", seed=0, train=True, **kwargs
 ):
-  noise = AddNoise(MODALITIES, protocol, train=train, **kwargs)
+  noise = Corrupt(MODALITIES, Corruption(protocol), train=train, **kwargs)
   return noise.random_map(element, np.random.default_rng(seed))
 
 
@@ -61,6 +61,15 @@ def test_clean_train_is_clean_in_training_and_uniform_in_evaluation():
   assert not _levels("clean_train", train=True).any()
   levels = _levels("clean_train", train=False)
   assert stats.kstest(levels, "uniform").pvalue > 1e-3
+
+
+def test_a_delayed_failure_is_unknown_to_training():
+  levels = _levels("delayed_failure", train=True)
+  assert stats.kstest(levels / 0.3, "uniform").pvalue > 1e-3
+  np.testing.assert_array_equal(
+    _levels("delayed_failure", train=False),
+    _levels("sensor_failure", train=False),
+  )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +124,8 @@ def recorded() -> dict[str, np.ndarray]:
   labels = (np.arange(size) % 10).astype(np.int32)
   source = ArraySource({"audio": zeros, "visual": zeros, "label": labels})
   dataset = grain.MapDataset.source(source).seed(0)
-  noisy = dataset.random_map(AddNoise(MODALITIES, "sensor_failure", train=True))
+  corruption = Corruption("sensor_failure")
+  noisy = dataset.random_map(Corrupt(MODALITIES, corruption, train=True))
   names = ("audio_noise", "visual_noise", "label")
   rows = [noisy[i] for i in range(size)]
   return {name: np.array([row[name] for row in rows]) for name in names}
@@ -171,7 +181,7 @@ def test_extra_noise_comes_on_top_of_the_same_protocol_noise(protocol, extra):
 @pytest.mark.parametrize("name", MODALITIES)
 def test_a_modality_alone_is_corrupted_as_beside_others(name):
   both = _corrupted(_element(), "clean_train", train=False)
-  alone = AddNoise((name,), "clean_train", train=False).random_map(
+  alone = Corrupt((name,), Corruption("clean_train"), train=False).random_map(
     {name: _element()[name]}, np.random.default_rng(0)
   )
   assert 0 < alone[f"{name}_noise"] == both[f"{name}_noise"]
@@ -196,11 +206,10 @@ def test_masks_and_labels_pass_unchanged():
     np.testing.assert_array_equal(corrupted[name], element[name])
 
 
-@pytest.mark.usefixtures("without_type_checks")
 def test_an_unknown_protocol_is_refused_with_the_known_ones():
   with pytest.raises(UserError, match=r"config\.data\.noise.*'loud'") as caught:
-    AddNoise(MODALITIES, "loud", train=True)
-  for protocol in ("none", "sensor_failure", "clean_train"):
+    Corrupt(MODALITIES, Corruption("loud"), train=True)
+  for protocol in PROTOCOLS:
     assert protocol in str(caught.value)
 
 
@@ -218,9 +227,9 @@ def _text(length=400, real=300):
 
 
 def _ids_noise(protocol, **kwargs):
-  return AddNoise(
+  return Corrupt(
     ("text", "audio"),
-    protocol,
+    Corruption(protocol),
     train=False,
     vocab_sizes={"text": VOCABULARY},
     **kwargs,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rollingq_jax.models.frames import (
   DEVIATION,
   MEAN,
+  fill_places,
   input_of,
   mix_noise,
   normalise_frames,
@@ -100,6 +101,54 @@ def test_noise_is_mixed_in_by_level_and_is_the_samples_own():
   )
   alone = mix_noise(x[1:2], levels[1:2], jnp.array([7], jnp.uint32))
   np.testing.assert_allclose(alone[0], made[1], atol=1e-6)
+
+
+def test_bad_places_are_zeros_or_the_samples_own_noise():
+  x = jnp.full((2, 1, 40, 40, 3), 5.0)
+  quality = jnp.ones((2, 1, 40, 40)).at[0, 0, :30].set(0)
+  zeros = fill_places(x, quality)
+  assert not zeros[0, 0, :30].any()
+  np.testing.assert_array_equal(zeros[0, 0, 30:], x[0, 0, 30:])
+  np.testing.assert_array_equal(zeros[1], x[1])
+  seeds = jnp.array([3, 4], jnp.uint32)
+  noise = fill_places(x, jnp.zeros_like(quality), seeds)
+  assert float(jnp.mean(noise)) == pytest.approx(0, abs=0.05)
+  assert float(jnp.std(noise)) == pytest.approx(1, abs=0.05)
+  assert not np.allclose(noise[0], noise[1])
+  filled = fill_places(x, quality, seeds)
+  np.testing.assert_array_equal(filled[0, 0, :30], noise[0, 0, :30])
+  np.testing.assert_array_equal(filled[0, 0, 30:], x[0, 0, 30:])
+
+
+def test_places_are_those_that_are_seen_and_noise_comes_on_top():
+  frame = _frame(np.random.default_rng(2), *CANVAS)
+  quality = np.ones((1, 1, *SIZE), np.float32)
+  quality[..., :3, :4] = 0
+  batch = {
+    "visual": jnp.asarray(frame)[None, None],
+    "visual_box": jnp.array([[[(0, 20, 20), (0, 30, 30)]]], jnp.float32),
+    "visual_quality": jnp.asarray(quality),
+  }
+  made = input_of(batch, "visual", jnp.float32, SIZE)
+  plain = input_of(
+    {k: x for k, x in batch.items() if k != "visual_quality"},
+    "visual",
+    jnp.float32,
+    SIZE,
+  )
+  np.testing.assert_array_equal(made, jnp.asarray(quality)[..., None] * plain)
+  levels, seeds = jnp.array([[0.0, 0.5]]), jnp.array([3], jnp.uint32)
+  mixed = {"visual_mix": levels, "visual_mix_seed": seeds}
+  np.testing.assert_array_equal(
+    input_of(batch | mixed, "visual", jnp.float32, SIZE),
+    mix_noise(made, levels, seeds),
+  )
+
+
+def test_quality_of_what_is_no_bytes_is_the_truth_alone():
+  x = jnp.arange(6.0).reshape(1, 3, 2)
+  batch = {"audio": x, "audio_quality": jnp.zeros((1, 3))}
+  np.testing.assert_array_equal(input_of(batch, "audio", jnp.float32), x)
 
 
 def test_what_is_no_bytes_is_cast_alone():
