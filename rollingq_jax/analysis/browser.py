@@ -15,10 +15,9 @@ from rollingq_jax.analysis.restore import Trained
 from rollingq_jax.data.pipeline import evaluation_batches
 from rollingq_jax.models.encoders import patch_grid
 from rollingq_jax.models.frames import DEVIATION, MEAN, input_of
+from rollingq_jax.models.token_quality import STRIDE
 
 COUNT = 24
-# Of ResNet-18's maps.
-STRIDE = 32
 
 Batch = dict[str, Any]
 Arrays = dict[str, np.ndarray]

@@ -13,6 +13,9 @@ from rollingq_jax.analysis.restore import Trained
 from rollingq_jax.data.source import Source
 from rollingq_jax.evaluation.metrics import advantage
 from rollingq_jax.models.attention import FusionAux
+from rollingq_jax.models.classifier import ClassifierOutput
+from rollingq_jax.models.encoders import Tokens
+from rollingq_jax.models.token_quality import pool_quality
 from rollingq_jax.training.run import batches_of, on_device
 from rollingq_jax.training.sharding import replicated
 
@@ -35,7 +38,8 @@ def make_collect_step(trained: Trained) -> Callable[[Any, Batch], Samples]:
     samples |= {k: batch[k] for k in ("label", "target") if k in batch}
     levels = {m: batch.get(f"{m}_noise") for m in run.config.modalities}
     samples["noise"] = {m: x for m, x in levels.items() if x is not None}
-    return samples | _of_attention(output.aux, batch)
+    samples |= _of_attention(output.aux, batch)
+    return samples | _of_tokens(output, batch, run.config.model.encoders)
 
   return jax.jit(step, out_shardings=replicated(run.mesh))
 
@@ -50,6 +54,10 @@ def collect(
 
   `row` is the sample's place in the source. With attention there are `share`
   of each modality and `entropy` in [0, 1], with known noise levels `quality`.
+  Where the quality of its places is known too, there are for each modality
+  whose tokens the attention sees one by one `token_quality`, `token_attention`
+  (of the last layer, mean over heads, out of 1 for everything) and `token_mask`
+  [n, tokens], without its class token.
 
   Args:
     trained: run and parameters.
@@ -64,13 +72,25 @@ def collect(
 
 
 def join(parts: Iterable[Samples]) -> Samples:
-  """The real samples of all batches, end to end."""
+  """The real samples of all batches, end to end.
+
+  Tokens of batches that are shorter end in zeros.
+  """
   kept = [
     jax.tree.map(lambda x, mask=part["mask"]: x[mask], part) for part in parts
   ]
-  joined = jax.tree.map(lambda *xs: np.concatenate(xs), *kept)
+  joined = jax.tree.map(_end_to_end, *kept)
   del joined["mask"]
   return joined
+
+
+def _end_to_end(*arrays: np.ndarray) -> np.ndarray:
+  if arrays[0].ndim < 2:
+    return np.concatenate(arrays)
+  longest = max(x.shape[1] for x in arrays)
+  return np.concatenate(
+    [np.pad(x, ((0, 0), (0, longest - x.shape[1]))) for x in arrays]
+  )
 
 
 def attention_entropy(
@@ -107,3 +127,47 @@ def _of_attention(aux: FusionAux | None, batch: Batch) -> Samples:
 
 def _present(aux: FusionAux) -> dict[str, Bool[Array, " b"]]:
   return dict(zip(aux.attention_share, aux.present, strict=True))
+
+
+def _of_tokens(
+  output: ClassifierOutput, batch: Batch, encoders: Any
+) -> Samples:
+  """Attention, quality and mask of the tokens whose quality is known."""
+  if output.aux is None:
+    return {}
+  attention = {
+    name: weights
+    for name, weights in _token_attention(output.aux, output.tokens).items()
+    if f"{name}_quality" in batch
+  }
+  quality = {
+    name: pool_quality(
+      batch[f"{name}_quality"],
+      encoders[name],
+      weights.shape[1],
+      batch.get(f"{name}_mask"),
+    )
+    for name, weights in attention.items()
+  }
+  masks = {name: output.tokens[name].mask[:, 1:] for name in attention}
+  if not attention:
+    return {}
+  return {
+    "token_attention": attention,
+    "token_quality": quality,
+    "token_mask": masks,
+  }
+
+
+def _token_attention(
+  aux: FusionAux, tokens: dict[str, Tokens]
+) -> dict[str, Float[Array, "b _"]]:
+  """Of modalities whose tokens are those that the attention sees."""
+  weights = jnp.mean(aux.attention, axis=1)
+  found, start = {}, 1
+  for name, keys in zip(aux.attention_share, aux.keys, strict=True):
+    end = start + keys.shape[1]
+    if name in tokens and tokens[name].mask.shape[1] == keys.shape[1]:
+      found[name] = weights[:, start + 1 : end]
+    start = end
+  return found

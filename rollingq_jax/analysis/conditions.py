@@ -79,8 +79,12 @@ def with_zeros(batch: Batch, modality: str) -> Batch:
     return {**batch, modality: np.zeros_like(values)}
   colour = np.round(255 * np.array(MEAN)).astype(np.uint8)
   made = {**batch, modality: np.broadcast_to(colour, values.shape).copy()}
-  mix = f"{modality}_mix"
-  return made | ({mix: np.zeros_like(batch[mix])} if mix in batch else {})
+  # What the model would mix in, or put in the place of pixels.
+  mix, quality = f"{modality}_mix", f"{modality}_quality"
+  made |= {mix: np.zeros_like(batch[mix])} if mix in batch else {}
+  return made | (
+    {quality: np.ones_like(batch[quality])} if quality in batch else {}
+  )
 
 
 def without(batch: Batch, modality: str) -> Batch:

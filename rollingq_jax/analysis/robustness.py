@@ -7,6 +7,9 @@ from rollingq_jax.analysis.conditions import REPLACEMENTS, replaced
 from rollingq_jax.analysis.restore import Trained
 from rollingq_jax.training.run import evaluate_batches, evaluate_split
 
+# Of every modality that are hit, for protocols that hit part of them.
+SHARES = (0.0, 0.25, 0.5, 0.75)
+
 Row = dict[str, Any]
 
 
@@ -25,6 +28,19 @@ def robustness(trained: Trained, levels: Iterable[float]) -> list[Row]:
     )
     for modality, level in conditions
   ]
+
+
+def part_robustness(trained: Trained) -> list[Row]:
+  """A row for each share of all modalities that the run's protocol hits."""
+  run, state = trained
+  rows = []
+  for share in SHARES:
+    config = run.config.copy_and_resolve_references()
+    config.data.corrupt_share = (share, share)
+    changed = run._replace(config=config)
+    metrics = task_metrics(evaluate_split(changed, state, "test"))
+    rows.append({"share": share} | metrics)
+  return rows
 
 
 def replacement(trained: Trained) -> list[Row]:

@@ -21,9 +21,15 @@ from rollingq_jax.analysis.geometry import geometry
 from rollingq_jax.analysis.out_of_distribution import out_of_distribution
 from rollingq_jax.analysis.restore import Trained
 from rollingq_jax.analysis.results import FOLDER, skipped, write_result
-from rollingq_jax.analysis.robustness import replacement, robustness
+from rollingq_jax.analysis.robustness import (
+  part_robustness,
+  replacement,
+  robustness,
+)
 from rollingq_jax.analysis.timing import timing
+from rollingq_jax.analysis.token_correlation import token_correlations
 from rollingq_jax.data import load_dataset
+from rollingq_jax.data.partial import PARTIAL
 from rollingq_jax.data.source import Source
 from rollingq_jax.data.subset import HELD_OUT
 from rollingq_jax.errors import UserError
@@ -57,21 +63,27 @@ class Analyses:
     return samples
 
   def robustness(self) -> Content:
-    """Metrics with more noise on one modality."""
+    """Metrics with more noise on one modality, or with more of all hit."""
     levels = self._run.config.evaluation.noise_levels
-    return {"rows": robustness(self._trained, levels)}
+    content: Content = {"rows": robustness(self._trained, levels)}
+    if self._run.config.data.noise in PARTIAL:
+      content["shares"] = part_robustness(self._trained)
+    return content
 
   def replacement(self) -> Content:
     """Metrics with one modality replaced."""
     return {"rows": replacement(self._trained)}
 
   def correlation(self) -> Content:
-    """Of attention share and quality."""
+    """Of attention share and quality, of samples and of tokens."""
     if "share" not in self.samples:
       return skipped(NO_ATTENTION)
     if not self.samples["quality"]:
       return skipped("no noise levels of several modalities are known")
-    return {"rows": correlations(self.samples)}
+    content: Content = {"rows": correlations(self.samples)}
+    if "token_quality" in self.samples:
+      content["tokens"] = token_correlations(self.samples)
+    return content
 
   def ood(self) -> Content:
     """The test split against what the model was not made for."""

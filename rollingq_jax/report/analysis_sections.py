@@ -36,7 +36,30 @@ def robustness_section(runs: Sequence[Run]) -> Section | None:
   modalities = dict.fromkeys(name for name, _ in keys if name)
   figures = [_noise_figure(kept, found, x, score) for x in modalities]
   intro = f"{metrics.label(score).capitalize()} on test, mean over seeds."
-  return Section("robustness", "Robustness to noise", intro, figures, [table])
+  tables = [table, *_share_table(runs, score, unit)]
+  return Section("robustness", "Robustness to noise", intro, figures, tables)
+
+
+def _share_table(runs: Sequence[Run], score: str, unit: str) -> list[Table]:
+  """Score by the share of every modality that the protocol hits."""
+  kept = _with(runs, "robustness", "shares")
+  shares = dict.fromkeys(
+    row["share"] for run in kept for row in run.analysis["robustness"]["shares"]
+  )
+  columns = {
+    f"{share:g} hit": functools.partial(_at_share, share, score)
+    for share in shares
+  }
+  caption = "A share of every modality hit, by the protocol of the run"
+  table = mean_table("robustness-share", caption, kept, columns, unit)
+  return [table] if kept else []
+
+
+def _at_share(share: Number, score: str, run: Run) -> Number | None:
+  for row in run.analysis["robustness"]["shares"]:
+    if row["share"] == share:
+      return row.get(score)
+  return None
 
 
 def _noise_rows(run: Run, score: str) -> dict[tuple[str, Number], Number]:
@@ -216,11 +239,66 @@ def correlation_section(runs: Sequence[Run]) -> Section | None:
   ]
   intro = "Does the attention go where the input is good?"
   title = "Correlation of attention and quality"
-  return Section("correlation", title, intro, figures, [table])
+  tables = [table, *_token_table(kept)]
+  return Section("correlation", title, intro, figures, tables)
+
+
+def _token_table(runs: Sequence[Run]) -> list[Table]:
+  """Attention to a token and its quality, within samples."""
+  kept = _with(runs, "correlation", "tokens")
+  columns = [
+    "run",
+    "tokens of",
+    "samples",
+    "attention to corrupted tokens",
+    "95 % interval (attention)",
+    "Pearson",
+    "95 % interval",
+    "Spearman",
+    "95 % interval (Spearman)",
+  ]
+  rows = [
+    _token_row(run, row)
+    for run in kept
+    for row in run.analysis["correlation"]["tokens"]
+  ]
+  note = (
+    "Within a sample: attention to a token over the mean of those it is "
+    "compared with, and the token's quality. Attention to corrupted tokens is "
+    "1 where attention is blind, 0 where it leaves them out. Intervals by a "
+    "bootstrap over samples."
+  )
+  caption = "Attention and quality of tokens, by run"
+  table = Table("token-correlation", caption, columns, rows, note)
+  return [table] if kept else []
+
+
+def _token_row(run: Run, row: Line) -> list[Cell]:
+  name = "corrupted_attention"
+  why = row.get(f"{name}_why") or ""
+  return [
+    text_cell(run.label, f"run-{run.name}"),
+    text_cell(
+      "all modalities" if row["modality"] == "all" else row["modality"]
+    ),
+    number_cell(row.get("samples"), "d"),
+    number_cell(row.get(name), ".3f", why),
+    _ends(row.get(f"{name}_low"), row.get(f"{name}_high"), why, ".3f"),
+    *_coefficients(row),
+  ]
 
 
 def _correlation_row(run: Run, row: Line) -> list[Cell]:
-  cells = [text_cell(run.label, f"run-{run.name}"), text_cell(row["modality"])]
+  return [
+    text_cell(run.label, f"run-{run.name}"),
+    text_cell(row["modality"]),
+    *_coefficients(row),
+  ]
+
+
+def _coefficients(row: Line) -> list[Cell]:
+  """Pearson's and Spearman's, each with its interval."""
+  cells = []
   for name in ("pearson", "spearman"):
     why = row.get(f"{name}_why") or ""
     cells.append(number_cell(row.get(name), "+.3f", why))
@@ -228,10 +306,12 @@ def _correlation_row(run: Run, row: Line) -> list[Cell]:
   return cells
 
 
-def _ends(low: Number | None, high: Number | None, why: str) -> Cell:
+def _ends(
+  low: Number | None, high: Number | None, why: str, unit: str = "+.3f"
+) -> Cell:
   if low is None or high is None:
     return number_cell(None, why=why)
-  ends = ", ".join(number_cell(x, "+.3f").text for x in (low, high))
+  ends = ", ".join(number_cell(x, unit).text for x in (low, high))
   return Cell(f"[{ends}]", low)
 
 

@@ -68,6 +68,8 @@ def test_zeros_are_the_mean_input(batch):
   # ImageNet's mean colour, and no noise mixed in by the model.
   assert made["visual"][0, 0, 0, 0].tolist() == [124, 116, 104]
   assert not made["visual_mix"].any()
+  batch["visual_quality"] = np.zeros((SIZE, 2, 8, 8), np.float32)
+  assert with_zeros(batch, "visual")["visual_quality"].all()
 
 
 def test_what_is_missing_has_a_mask_without_a_true(batch):

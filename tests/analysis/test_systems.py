@@ -3,6 +3,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from rollingq_jax.analysis.restore import Trained
@@ -104,6 +105,41 @@ def test_one_modality_has_nothing_without_it(analysed):
   ]
   assert files["browser"]["samples"][0]["without"] == {}
   assert {row["against"] for row in files["ood"]["rows"]} == {"noise", "corpus"}
+
+
+def test_part_of_the_input_was_hit(analysed, tmp_path):
+  names = ("robustness", "correlation", "browser")
+  files, _ = analysed("av_digits", "noise=burst,layers=2", names)
+  shares = [row["share"] for row in files["robustness"]["shares"]]
+  assert shares == [0.0, 0.25, 0.5, 0.75]
+  assert len(files["robustness"]["rows"]) == 3
+  rows = files["correlation"]["tokens"]
+  assert [row["modality"] for row in rows] == ["audio", "visual", "all"]
+  assert all(0.3 < row["corrupted_attention"] < 3 for row in rows)
+  samples = np.load(tmp_path / "analysis" / "samples.npz")
+  quality = samples["token_quality/visual"]
+  assert quality.shape == (21, 16)
+  # Patches are squares of 7 of the 28 x 28 pixels.
+  np.testing.assert_allclose(
+    1 - quality.mean(axis=1),
+    samples["quality/audio"] + 1 - samples["token_quality/audio"].mean(axis=1),
+    atol=1e-5,
+  )
+  assert samples["token_attention/audio"].shape == (21, 14)
+  assert (samples["token_attention/audio"].sum(axis=1) < 1).all()
+
+
+def test_what_the_attention_does_not_see_one_by_one_has_no_row(analysed):
+  files, _ = analysed(
+    "av_digits", "noise=occlusion,fusion=jmt,rollingq=on", ("correlation",)
+  )
+  assert len(files["correlation"]["rows"]) == 2
+  assert "tokens" not in files["correlation"]
+
+
+def test_whole_modalities_have_no_tokens_to_tell_apart(analysed):
+  files, _ = analysed("av_digits", "", ("correlation",))
+  assert "tokens" not in files["correlation"]
 
 
 def test_uniform_attention_has_no_direction(analysed):

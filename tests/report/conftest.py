@@ -148,6 +148,18 @@ def _rows(rng: np.random.Generator) -> dict[str, list[dict]]:
   }
 
 
+def _of_tokens() -> dict[str, dict[str, list[dict]]]:
+  """What a protocol adds that hits part of the modalities."""
+  tokens = []
+  for name, value in (("audio", 0.25), ("all", 1.0)):
+    row = {"modality": name, "samples": 480, "pearson": None}
+    for key, x in (("corrupted_attention", value), ("spearman", 0.4)):
+      row |= {key: x, f"{key}_low": x - 0.1, f"{key}_high": x + 0.1}
+    tokens.append(row | {"pearson_why": "attention does not vary"})
+  shares = [{"share": x, "accuracy": 0.8 - x / 2} for x in (0.0, 0.25, 0.5)]
+  return {"robustness": {"shares": shares}, "correlation": {"tokens": tokens}}
+
+
 def _classes(rng: np.random.Generator) -> dict:
   confusion = rng.multinomial(50, [0.01] * 10, 10) + 40 * np.eye(10, dtype=int)
   shares = np.diag(confusion) / confusion.sum(1)
@@ -204,13 +216,17 @@ def _browser(folder: Path, rng: np.random.Generator, count: int) -> None:
   _dump(folder / "browser.json", content)
 
 
-def write_analysis(run: Path, seed: int = 0, samples: int = 6) -> None:
+def write_analysis(
+  run: Path, seed: int = 0, samples: int = 6, in_part: bool = False
+) -> None:
   """Each file of analysis/, and geometry.jsonl."""
   rng, folder = np.random.default_rng(seed), run / "analysis"
   contents: dict[str, dict] = {k: {"rows": x} for k, x in _rows(rng).items()}
   contents["geometry"] = _geometry(rng)
   contents["classes"] = _classes(rng)
   contents["calibration"] = _calibration()
+  for kind, content in _of_tokens().items():
+    contents[kind] |= content if in_part else {}
   contents["timing"] = {"step_ms": 12.5, "forward_ms": 4.25, "batch": 64}
   for kind, content in contents.items():
     facts = {"kind": kind, "split": "test", "samples": 500}

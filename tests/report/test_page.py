@@ -90,6 +90,30 @@ def test_robustness_of_an_analysis_comes_before_that_of_the_metrics(
   assert [cell.text for cell in table.rows[0]][2:4] == ["80.0", "71.7"]
 
 
+def test_tokens_and_shares_are_shown_where_part_of_the_input_was_hit(
+  make_run, make_analysis
+):
+  run = make_run(method="attention")
+  make_analysis(run)
+  names = {x.name for x in build(gather([run])).tables}
+  assert not names & {"token-correlation", "robustness-share"}
+  make_analysis(run, in_part=True)
+  tables = {x.name: x for x in build(gather([run])).tables}
+  shares = tables["robustness-share"]
+  assert list(shares.columns)[2:] == ["0 hit", "0.25 hit", "0.5 hit"]
+  assert [x.text for x in shares.rows[0]][2:] == ["80.0", "67.5", "55.0"]
+  audio, both = tables["token-correlation"].rows
+  assert [x.text for x in audio][1:5] == [
+    "audio",
+    "480",
+    "0.250",
+    "[0.150, 0.350]",
+  ]
+  assert [x.text for x in both][1] == "all modalities"
+  assert audio[5].why == "attention does not vary"
+  assert audio[7].text == "+0.400"
+
+
 def test_every_name_is_one_file_and_one_anchor(make_study):
   page = build(gather([make_study()]))
   names = [x.name for x in page.figures]
