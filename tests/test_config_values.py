@@ -13,6 +13,8 @@ FIELDS = {
   "data.num_threads": ["-1"],
   "data.prefetch_batches": ["-1"],
   "data.num_frames": ["-3", "0"],
+  "data.noise_dropout": ["-0.1", "1.0"],
+  "data.corrupt_share": ["(0.5,0.2)", "(0.1,)", "(0.0,1.5)"],
   "model.dtype": ["float99", "int32"],
   # Not a multiple of the heads.
   "model.width": ["18", "0"],

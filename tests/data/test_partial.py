@@ -1,5 +1,7 @@
 """Corruption of part of a modality, and the truth place by place."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rollingq_jax.data import evaluation_batches, training_batches
-from rollingq_jax.data.corruption import Corrupt, Corruption
+from rollingq_jax.data.corruption import PROTOCOLS, Corrupt, Corruption
 from rollingq_jax.data.partial import (
   PARTIAL,
   bad_share,
@@ -272,16 +274,9 @@ def test_extra_noise_comes_on_top(protocol):
     np.testing.assert_array_equal(noisy[name], value)
 
 
-PROTOCOLS = [
-  "sensor_failure",
-  "delayed_failure",
-  "burst",
-  "occlusion",
-  "desync",
-]
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+  "protocol", ["sensor_failure", "delayed_failure", *PARTIAL]
+)
 def test_training_may_be_left_clean(protocol):
   element = _element()
   clean = _corrupted(protocol, 1, train=True, in_training=False)
@@ -364,6 +359,17 @@ def test_frames_keep_their_boxes_when_they_move(seed):
   np.testing.assert_array_equal(found["visual"][moved], element["visual"][was])
   np.testing.assert_array_equal(found["visual_box"][moved], boxes[was])
   assert found["visual_box"].all()
+
+
+def test_the_documentation_lists_all_protocols_and_fields(repo_root):
+  text = (repo_root / "docs" / "data.md").read_text()
+  section = text.split("### Corruption")[1].split("\n### ")[0]
+  rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+  assert rows == ["noise", *PROTOCOLS]
+  low, high = Corruption("none").share
+  assert f"s ~ U({low:g}, {high:g})".replace("0.75", ".75") in section
+  for field in ("corrupt_share", "corrupt_train", "noise_dropout"):
+    assert field in text
 
 
 def test_quality_comes_through_the_pipeline_and_is_cut_with_its_sequence(
