@@ -94,8 +94,9 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
   )
 
 
+@pytest.mark.parametrize("noise", ["sensor_failure", "burst"])
 def test_lengths_frames_and_missing_modalities_as_options(
-  command, prepared, tmp_path
+  command, prepared, tmp_path, noise
 ):
   out, workdir = prepared, tmp_path / "run"
   done = command.run(
@@ -106,7 +107,8 @@ def test_lengths_frames_and_missing_modalities_as_options(
     "--config.data.canvas=(40, 48)",
     "--config.data.length_buckets=3",
     "--config.data.modality_dropout=0.3",
-    "--config.data.noise=sensor_failure",
+    "--config.data.noise_dropout=0.2",
+    f"--config.data.noise={noise}",
     *SMALL,
     "--config.total_epochs=2",
   )
