@@ -117,8 +117,8 @@ def get_config(arg: str = "") -> ConfigDict:
   data.prefetch_batches = 8
 
   model = config.model = ConfigDict()
-  # unimodal | sum | concat | film | gated | uniform | attention | mult | jmt |
-  # mmml
+  # unimodal | sum | concat | late | film | gated | uniform | attention | mult |
+  # jmt | mmml
   model.fusion = "attention"
   # Modality that conditions the others in film and gated; unset: the first.
   model.condition = placeholder(str)
@@ -164,6 +164,19 @@ def get_config(arg: str = "") -> ConfigDict:
   model.attention.dropout = 0.2
   # Of the fusion's class token at initialisation.
   model.attention.cls_std = 0.02
+
+  # Linear heads on the modalities' class tokens, see
+  # rollingq_jax/models/heads.py. As they are here they are probes.
+  model.heads = ConfigDict()
+  # Whether their losses reach the encoders. late and mmml: in any case.
+  model.heads.train_encoders = False
+  # Added to the fusion's logits. none | plain: theirs | gated: theirs, weighed
+  # by confidence. late: none is plain.
+  model.heads.residual = "none"
+  # Whether their confidence is added to the scores of class tokens.
+  model.heads.gate_attention = False
+  # Weight of a confidence in both gates.
+  model.heads.tau = 2.0
 
   rollingq = config.rollingq = ConfigDict()
   # Off: AIR is measured all the same, nothing is rolled.

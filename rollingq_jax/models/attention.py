@@ -128,7 +128,8 @@ class ClassTokenAttention(nn.Module):
     own = jnp.broadcast_to(cls_token, (batch, width))[:, None]
     parts = [own, *parts]
     masks = [jnp.ones((batch, 1), bool), *masks]
-    weights = _attention_weights(query, parts, masks, w_k, b_k)
+    bias = score_bias(tokens)
+    weights = _attention_weights(query, parts, masks, w_k, b_k, bias)
     dropped = nn.Dropout(self.dropout)(weights, deterministic=not train)
     context, total = _weighted_sum(dropped.astype(self.dtype), parts)
     value = jnp.einsum("bhd,dhk->bhk", context, w_v) + total * b_v[None]
@@ -205,6 +206,25 @@ def processed(
   return new
 
 
+def score_bias(tokens: dict[str, Tokens]) -> Float[Array, "b n"] | None:
+  """What is added to a class token's scores: 0 to its own, then the tokens'.
+
+  None where no modality has a bias.
+  """
+  if all(t.score_bias is None for t in tokens.values()):
+    return None
+  lengths = [t.mask.shape for t in tokens.values()]
+  zero = jnp.zeros(lengths[0][0], jnp.float32)
+  biases = [
+    zero if t.score_bias is None else t.score_bias for t in tokens.values()
+  ]
+  parts = [
+    jnp.broadcast_to(bias[:, None], shape)
+    for bias, shape in zip(biases, lengths, strict=True)
+  ]
+  return jnp.concatenate([zero[:, None], *parts], axis=1)
+
+
 def token_means(
   parts: Sequence[Array], masks: Sequence[Array]
 ) -> tuple[Float[Array, "M b d"], Bool[Array, "M b"]]:
@@ -243,15 +263,22 @@ def _attention_weights(
   masks: Sequence[Bool[Array, "b _"]],
   w_k: Float[Array, "d h k"],
   b_k: Float[Array, "h k"],
+  bias: Float[Array, "b n"] | None,
 ) -> Float[Array, "b n h"]:
-  """softmax over all tokens of (z (W_k q) + b_k q) / sqrt(d), in float32."""
+  """softmax over all tokens of (z (W_k q) + b_k q) / sqrt(d), in float32.
+
+  The bias, if there is one, is added to these scores.
+  """
   query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
   direction = jnp.einsum("dhk,qhk->qdh", w_k, query)
   offset = jnp.einsum("hk,qhk->qh", b_k, query)[:, None]
   scores = [jnp.matmul(z, direction) for z in parts]
   scores = jnp.concatenate(scores, axis=1) + offset
+  scores = scores.astype(jnp.float32)
+  if bias is not None:
+    scores = scores + bias[..., None]
   mask = jnp.concatenate(masks, axis=1)[..., None]
-  scores = jnp.where(mask, scores.astype(jnp.float32), -jnp.inf)
+  scores = jnp.where(mask, scores, -jnp.inf)
   return jax.nn.softmax(scores, axis=1)
 
 

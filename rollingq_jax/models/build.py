@@ -24,9 +24,11 @@ from rollingq_jax.models.fusion import (
   ConcatFusion,
   FiLMFusion,
   GatedFusion,
+  LateFusion,
   SumFusion,
 )
 from rollingq_jax.models.fusion_layer import FusionLayer
+from rollingq_jax.models.heads import HeadConfig
 from rollingq_jax.models.jmt import JOINT, JMTFusion
 from rollingq_jax.models.layers import BlockConfig
 from rollingq_jax.models.mbt import BottleneckMixer
@@ -39,6 +41,7 @@ FUSIONS = (
   "unimodal",
   "sum",
   "concat",
+  "late",
   "film",
   "gated",
   "uniform",
@@ -79,6 +82,7 @@ def build_model(config: Any) -> MultimodalClassifier:
     fusion=_build_fusion(model, names, config.num_classes),
     num_classes=config.num_classes,
     mixer=_build_mixer(model),
+    heads=_build_heads(config),
     frame_sizes={
       name: tuple(config.data.shapes[name][1:3])
       for name in names
@@ -101,8 +105,20 @@ def pooling_layers(model: Any) -> int:
 
 def has_query(model: Any) -> bool:
   """Whether a fusion has a query that RollingQ can roll."""
+  return has_class_token(model) and model.fusion != "uniform"
+
+
+def has_class_token(model: Any) -> bool:
+  """Whether a class token attends to several modalities."""
   pools = model.fusion in POOLING and model.pool == "attention"
-  return model.fusion == "attention" or pools
+  return model.fusion in ATTENDING or pools
+
+
+def has_heads(model: Any) -> bool:
+  """Whether heads on the class tokens do more than probe them."""
+  heads = model.heads
+  is_used = heads.train_encoders or heads.gate_attention
+  return model.fusion == "late" or is_used or heads.residual != "none"
 
 
 def _block(model: Any, num_heads: int) -> BlockConfig:
@@ -142,6 +158,26 @@ def _build_encoder(model: Any, name: str) -> nn.Module:
   )
 
 
+def _build_heads(config: Any) -> HeadConfig | None:
+  """MMML's heads train the encoders anyway, after a dropout, and late's too.
+
+  Late fusion is nothing but a residual.
+  """
+  model, heads = config.model, config.model.heads
+  if not has_heads(model):
+    return None
+  is_late, is_mmml = model.fusion == "late", model.fusion == "mmml"
+  by_default = "plain" if is_late else "none"
+  return HeadConfig(
+    train_encoders=heads.train_encoders or is_late or is_mmml,
+    residual=by_default if heads.residual == "none" else heads.residual,
+    gate_attention=heads.gate_attention,
+    tau=heads.tau,
+    dropout=model.cross.dropout if is_mmml else 0.0,
+    is_regression=config.task == "regression",
+  )
+
+
 def _build_mixer(model: Any) -> nn.Module | None:
   bottleneck = model.bottleneck
   if not bottleneck.depth:
@@ -159,6 +195,8 @@ def _build_fusion(
     return ConcatFusion(num_classes, dtype)
   if model.fusion == "sum":
     return SumFusion(num_classes, dtype)
+  if model.fusion == "late":
+    return LateFusion(num_classes)
   if model.fusion == "film":
     return FiLMFusion(num_classes, condition, dtype)
   if model.fusion == "gated":
@@ -221,4 +259,10 @@ def _build_pooling(model: Any, num_classes: int) -> nn.Module:
     pool = "attention" if by_attention else "last"
     return JMTFusion(hidden_width=hidden_width, mode=mode, pool=pool, **common)
   pool = "attention" if by_attention else "concat"
-  return MMMLFusion(hidden_width=hidden_width, pool=pool, **common)
+  return MMMLFusion(
+    hidden_width=hidden_width,
+    pool=pool,
+    # One head a modality is enough, and its loss counts once.
+    own_heads=not has_heads(model),
+    **common,
+  )

@@ -23,6 +23,9 @@ class Tokens(NamedTuple):
   # True where a token stands for real input. The class token's is True where
   # any other token's is.
   mask: Bool[Array, "b n"]
+  # Added to the score of each token where a class token of several modalities
+  # attends to them; None: nothing is.
+  score_bias: Float[Array, " b"] | None = None
 
 
 class TokenTransformer(nn.Module):

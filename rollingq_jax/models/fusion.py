@@ -91,6 +91,25 @@ class SumFusion(nn.Module):
     return FusionOutput(logits, shares=shares)
 
 
+class LateFusion(nn.Module):
+  """No fusion: logits of 0, to which the modalities' heads add theirs.
+
+  Attributes:
+    num_classes: number of classes.
+  """
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(
+    self, tokens: dict[str, Tokens], train: bool = False
+  ) -> FusionOutput:
+    """Zeros, of every modality too."""
+    batch = next(iter(tokens.values())).values.shape[0]
+    zeros = jnp.zeros((batch, self.num_classes), jnp.float32)
+    return FusionOutput(zeros, shares=dict.fromkeys(tokens, zeros))
+
+
 class FiLMFusion(nn.Module):
   """One modality scales and shifts the class tokens of the others.
 

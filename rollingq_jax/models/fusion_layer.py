@@ -13,6 +13,7 @@ from rollingq_jax.models.attention import (
   attention_shares,
   processed,
   project_in_float32,
+  score_bias,
   token_means,
 )
 from rollingq_jax.models.encoders import Tokens
@@ -28,8 +29,8 @@ class FusionLayer(nn.Module):
   """x + attention(norm(x)), then x + MLP(norm(x)), over class token and tokens.
 
   Every token attends to the class token and to all modalities; the hook gets
-  the class token's query. All queries, keys and values are formed, as the next
-  layer reads every token.
+  the class token's query, and score biases are for its scores alone. All
+  queries, keys and values are formed, as the next layer reads every token.
 
   Attributes:
     block: heads, each as wide as the tokens, norms and MLP.
@@ -79,6 +80,7 @@ class FusionLayer(nn.Module):
     query = processed(self.process_query, q[:, 0], key_means, present)
     q = jnp.concatenate([query[:, None], q[:, 1:]], axis=1)
     mask = _joined_mask(tokens)[:, None, None]
+    bias = _class_token_bias(tokens)
     output = attend_to_seen(
       q,
       k,
@@ -87,10 +89,11 @@ class FusionLayer(nn.Module):
       dropout_rng=self.make_rng("dropout") if train else None,
       dropout_rate=self.dropout,
       deterministic=not train,
+      bias=None if bias is None else _in_first_row(bias),
     )
     w_o, b_o = Projection(heads, (width,), name="out")(dtype)
     output = jnp.einsum("bnhk,hkd->bnd", output, w_o) + b_o[None, None]
-    return output, _aux(query, k, mask, key_means, present, tokens)
+    return output, _aux(query, k, mask, bias, key_means, present, tokens)
 
   def _projected(
     self, x: Float[Array, "b n d"], name: str, heads: tuple[int, int]
@@ -122,13 +125,18 @@ def _aux(
   query: Float[Array, "b h k"],
   keys: Float[Array, "b n h k"],
   mask: Bool[Array, "b 1 1 n"],
+  bias: Float[Array, "b 1 1 n"] | None,
   key_means: Float[Array, "M b h k"],
   present: Bool[Array, "M b"],
   tokens: dict[str, Tokens],
 ) -> FusionAux:
   """Intermediates of the class token's attention, without dropout."""
   weights = nn.dot_product_attention_weights(
-    query[:, None], keys, mask=mask, force_fp32_for_softmax=True
+    query[:, None],
+    keys,
+    bias=None if bias is None else bias.astype(query.dtype),
+    mask=mask,
+    force_fp32_for_softmax=True,
   )[:, :, 0].astype(jnp.float32)
   return FusionAux(
     query=query,
@@ -138,6 +146,19 @@ def _aux(
     attention=weights,
     attention_share=attention_shares(weights.transpose(0, 2, 1), tokens),
   )
+
+
+def _class_token_bias(
+  tokens: dict[str, Tokens],
+) -> Float[Array, "b 1 1 n"] | None:
+  bias = score_bias(tokens)
+  return None if bias is None else bias[:, None, None]
+
+
+def _in_first_row(bias: Float[Array, "b 1 1 n"]) -> Float[Array, "b 1 n n"]:
+  """The class token's bias, and 0 for the scores of all tokens."""
+  rows = jnp.arange(bias.shape[-1])[None, None, :, None]
+  return jnp.where(rows == 0, bias, 0.0)
 
 
 def _joined(

@@ -73,7 +73,7 @@ class CrossAttentions(nn.Module):
       own, other = streams[query], streams[key]
       values = attend(modules[query], own.values, other, train)
       mask = own.mask & other.mask.any(axis=1, keepdims=True)
-      outputs[query, key] = real_only(Tokens(values, mask))
+      outputs[query, key] = real_only(Tokens(values, mask, own.score_bias))
     return outputs
 
 
@@ -198,9 +198,8 @@ class JMTFusion(nn.Module):
     joined, masks = step_by_step(list(streams.values()))
     width = streams[next(iter(streams))].values.shape[-1]
     mask = masks.any(axis=2)
-    streams[JOINT] = Tokens(
-      dense(width, self.dtype, JOINT)(joined.reshape(*mask.shape, -1)), mask
-    )
+    values = dense(width, self.dtype, JOINT)(joined.reshape(*mask.shape, -1))
+    streams[JOINT] = Tokens(values, mask, _mean_bias(streams))
     return {
       name: PostNormEncoder(self.depth, self._config(), name=f"encode_{name}")(
         t, train
@@ -236,6 +235,8 @@ class JMTFusion(nn.Module):
     if last:
       return _mean_step(read[:, :, 0], steps), None
     grouped = group_by_query(list(outputs), Tokens(read, mask))
+    for (query, _), t in outputs.items():
+      grouped[query] = grouped[query]._replace(score_bias=t.score_bias)
     return pool_by_class_token(self, self.pool_heads, grouped, train)
 
 
@@ -273,7 +274,7 @@ def group_by_query(
   pairs: Sequence[tuple[str, str]], outputs: Any
 ) -> dict[str, Tokens]:
   """Outputs [b, n, pairs, d] to the tokens of each query's stream."""
-  values, mask = outputs
+  values, mask, *_ = outputs
   groups = {}
   for name in dict.fromkeys(query for query, _ in pairs):
     index = jnp.array(
@@ -291,6 +292,20 @@ def real_only(tokens: Tokens) -> Tokens:
   """Zeros where tokens are masked."""
   values = jnp.where(tokens.mask[..., None], tokens.values, 0.0)
   return tokens._replace(values=values)
+
+
+def _mean_bias(streams: dict[str, Tokens]) -> Float[Array, " b"] | None:
+  """Mean over a sample's modalities: what is of all is neither ahead nor back.
+
+  0 where a sample has none.
+  """
+  biases = [t.score_bias for t in streams.values() if t.score_bias is not None]
+  if not biases:
+    return None
+  present = jnp.stack([t.mask.any(axis=1) for t in streams.values()])
+  total = jnp.sum(jnp.where(present, jnp.stack(biases), 0.0), axis=0)
+  count = jnp.sum(present, axis=0, dtype=jnp.float32)
+  return total / jnp.maximum(count, 1.0)
 
 
 def _mean_step(

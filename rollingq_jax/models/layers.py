@@ -117,15 +117,18 @@ def attend_to_seen(
   dropout_rate: float = 0.0,
   deterministic: bool = True,
   module: nn.Module | None = None,
+  bias: Float[Array, "b #h #q k"] | None = None,
 ) -> Float[Array, "b q h d"]:
   """softmax(q k^T / sqrt(d)) v, 0 for a query that sees nothing.
 
   For attention with dropout of its weights, which the fused kernels do not
-  have. The signature is that of linen's attention_fn.
+  have. The signature is that of linen's attention_fn; a bias is added to the
+  scores.
   """
   weights = nn.dot_product_attention_weights(
     query,
     key,
+    bias=None if bias is None else bias.astype(query.dtype),
     mask=mask,
     dropout_rng=dropout_rng,
     dropout_rate=dropout_rate,

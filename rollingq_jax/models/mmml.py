@@ -70,8 +70,9 @@ class MMMLFusion(nn.Module):
   """Cross-modal encoder layers, then an MLP on the class tokens.
 
   The loss adds the cross entropies of each modality's own logits, of its class
-  token before the layers. A missing modality takes part as a class token of
-  zeros. Source: Wu et al., NAACL 2024.
+  token before the layers, unless the model has heads besides the fusion. A
+  missing modality takes part as a class token of zeros. Source: Wu et al.,
+  NAACL 2024.
 
   Attributes:
     num_classes: number of classes.
@@ -86,6 +87,7 @@ class MMMLFusion(nn.Module):
     pool_heads: heads of that attention, each as wide as the tokens.
     cls_std: standard deviation of that class token at initialisation.
     process_query: hook of that attention; `RollingQuery()` for RollingQ.
+    own_heads: whether the fusion has the heads of the own logits.
     dtype: computation dtype.
   """
 
@@ -100,6 +102,7 @@ class MMMLFusion(nn.Module):
   pool_heads: int = 1
   cls_std: float = 0.02
   process_query: ProcessQuery | None = None
+  own_heads: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -108,10 +111,12 @@ class MMMLFusion(nn.Module):
   ) -> FusionOutput:
     """Logits, and the intermediates of the pooling attention, if any."""
     tokens = {name: _present(t, self.dtype) for name, t in tokens.items()}
-    own_logits = {
-      name: self._own_logits(name, t.values[:, 0], train)
-      for name, t in tokens.items()
-    }
+    own_logits = None
+    if self.own_heads:
+      own_logits = {
+        name: self._own_logits(name, t.values[:, 0], train)
+        for name, t in tokens.items()
+      }
     for index in range(self.depth):
       layer = CrossModalLayer(self._config(), name=f"layer{index}")
       tokens = layer(tokens, train)

@@ -228,7 +228,7 @@ class MulTFusion(nn.Module):
     positioned = mask if self.mask_padding else jnp.ones_like(mask)
     visible = self._visible(mask, mask)
     values = memory(Tokens(joined, positioned), None, visible, train)
-    return Tokens(values, mask)
+    return Tokens(values, mask, streams[target].score_bias)
 
   def _visible(
     self, target: Bool[Array, "b q"], source: Bool[Array, "b k"]
@@ -289,7 +289,7 @@ def sinusoids(length: int, width: int) -> Float[np.ndarray, "n d"]:
 
 def _with_positions(tokens: Tokens) -> Float[Array, "b n d"]:
   """sqrt(d) x + the position of steps that are no padding."""
-  values, mask = tokens
+  values, mask = tokens.values, tokens.mask
   _, length, width = values.shape
   table = jnp.asarray(sinusoids(length, width), values.dtype)
   position = jnp.where(mask[..., None], table[None], 0.0)

@@ -11,8 +11,11 @@ from rollingq_jax.models.build import (
   FUSIONS,
   POOLING,
   POOLS,
+  has_class_token,
+  has_heads,
   has_query,
 )
+from rollingq_jax.models.heads import RESIDUALS
 from rollingq_jax.pretrained.load import FORMATS
 from rollingq_jax.training.balancing import METHODS, SCOPES
 from rollingq_jax.training.tasks import TASKS
@@ -103,6 +106,8 @@ CHECKS: dict[str, Check] = {
     "a probability below 1",
   ),
   "model.attention.cls_std": at_least(0),
+  "model.heads.residual": one_of(*RESIDUALS),
+  "model.heads.tau": at_least(0),
   "balance.name": one_of(*METHODS),
   "balance.alpha": at_least(0),
   "balance.scope": one_of(*SCOPES),
@@ -182,12 +187,30 @@ def check_config(config: Any) -> None:
       f"config.model.fusion {model.fusion!r} has no layers of attention over "
       f"all tokens; use one of {', '.join(ATTENDING)}, or depth 1"
     )
+  _check_heads_on_tokens(model)
   if config.rollingq.enabled and not has_query(config.model):
     raise UserError(
       f"config.rollingq.enabled is True but config.model.fusion "
       f"{config.model.fusion!r} with config.model.pool {config.model.pool!r} "
       "has no query to roll; use attention, or mult, jmt or mmml with pool "
       "attention, or --config.rollingq.enabled=False"
+    )
+
+
+def _check_heads_on_tokens(model: Any) -> None:
+  if model.fusion == "unimodal" and has_heads(model):
+    raise UserError(
+      "config.model.heads has train_encoders, residual or gate_attention set, "
+      "but the one modality of config.model.fusion 'unimodal' has the model's "
+      "own head; leave them as in configs/base.py or take several modalities"
+    )
+  if model.heads.gate_attention and not has_class_token(model):
+    raise UserError(
+      "config.model.heads.gate_attention is True but config.model.fusion "
+      f"{model.fusion!r} with config.model.pool {model.pool!r} has no class "
+      "token that attends to the modalities; use attention or uniform, or "
+      "mult, jmt or mmml with pool attention, or "
+      "--config.model.heads.gate_attention=False"
     )
 
 

@@ -30,13 +30,24 @@ def total_loss(
   A modality's own logits count where a sample has it.
   """
   mask = batch["mask"]
-  terms = [(x, mask) for x in (output.logits, *output.probe_logits.values())]
-  terms += [
-    (x.astype(jnp.float32), mask & output.tokens[name].mask[:, 0])
-    for name, x in (output.own_logits or {}).items()
+  terms = (output.logits, *output.probe_logits.values())
+  losses = [task.loss(x, batch, mask) for x in terms]
+  losses += [
+    _own_loss(output, name, batch, task) for name in output.own_logits or {}
   ]
-  losses = [task.loss(x, batch, m) for x, m in terms]
   return jnp.sum(jnp.stack(losses))
+
+
+def _own_loss(
+  output: ClassifierOutput, name: str, batch: Batch, task: Task
+) -> Float[Array, ""]:
+  """Of a modality's own logits, and of the error that it expects of them."""
+  mask = batch["mask"] & output.tokens[name].mask[:, 0]
+  logits = (output.own_logits or {})[name].astype(jnp.float32)
+  scales = output.own_log_scales
+  if scales is None or task.scaled_loss is None:
+    return task.loss(logits, batch, mask)
+  return task.scaled_loss(logits, scales[name], batch, mask)
 
 
 def make_train_step(

@@ -22,8 +22,12 @@ CASES = [
   *((name, THREE) for name in ("sum", "film", "gated", "uniform")),
   *((name, THREE) for name in ("mult+", "jmt+", "mmml+", "mmml")),
   *((name, FOUR) for name in ("attention3", "mbt", "mult", "jmt", "mmml+")),
+  *((name, PAIR) for name in ("attention3*", "mmml+*")),
+  *((name, THREE) for name in ("late", "uniform*", "mult+*", "jmt+*")),
+  *((name, FOUR) for name in ("concat*", "attention*", "mmml*")),
 ]
-# A plus: its streams are pooled by a class token's attention.
+# A plus: its streams are pooled by a class token's attention. A star: its heads
+# train the encoders, gate a residual and, where there is one, the attention.
 ROLLED = ("attention", "attention3", "mbt", "mult+", "jmt+", "mmml+")
 ATTENDING = ("uniform", *ROLLED)
 # Fusions with dropout.
@@ -32,6 +36,7 @@ every_model = pytest.mark.parametrize(("fusion", "modalities"), CASES)
 
 
 def _config(fusion, modalities, dtype="float32"):
+  has_heads, fusion = fusion.endswith("*"), fusion.rstrip("*")
   encoders = {
     "audio": {"kind": "sequence", "frames_per_token": 2},
     "text": {"kind": "sequence", "frames_per_token": 1},
@@ -50,6 +55,12 @@ def _config(fusion, modalities, dtype="float32"):
       "readout": "attention",
     },
     "condition": None,
+    "heads": {
+      "train_encoders": has_heads,
+      "residual": "gated" if has_heads else "none",
+      "gate_attention": has_heads and fusion in ATTENDING,
+      "tau": 2.0,
+    },
     "bottleneck": {"depth": 2 * is_mbt, "num_tokens": 2, "num_heads": 1},
     "norm_eps": 1e-6,
     "gelu": "exact",
@@ -70,6 +81,7 @@ def _config(fusion, modalities, dtype="float32"):
   return ConfigDict(
     {
       "modalities": modalities,
+      "task": "classification",
       "num_classes": CLASSES,
       "data": {"shapes": {}},
       "model": model,
@@ -142,9 +154,13 @@ def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
   assert output.logits.dtype == jnp.float32
   assert set(output.tokens) == set(modalities)
   probed = set(modalities) if len(modalities) > 1 else set()
-  assert set(output.probe_logits) == probed
+  assert set(output.unimodal_logits) == probed
+  has_heads = fusion.endswith("*") or fusion == "late"
+  assert (output.probe_logits == {}) == (has_heads or not probed)
+  assert (output.gate is None) != has_heads
+  fusion = fusion.rstrip("*")
   lengths = {"audio": 5, "visual": 9, "text": 6, "depth": 3}
-  for logits in output.probe_logits.values():
+  for logits in output.unimodal_logits.values():
     assert logits.shape == (BATCH, CLASSES)
   for name in modalities:
     assert output.tokens[name].values.shape == (BATCH, lengths[name], WIDTH)
@@ -178,7 +194,7 @@ def test_gradients_reach_every_parameter_that_is_trained(fusion, modalities):
       idle.add(jax.tree_util.keystr(path, simple=True, separator="/"))
   # Softmax is blind to key biases, and a zero query to its projection.
   allowed = {name for name in idle if name.endswith("key/bias")}
-  if fusion == "uniform":
+  if fusion.startswith("uniform"):
     allowed |= {f"fusion/attention/{n}/{p}" for n in ("query", "key")
                 for p in ("kernel", "bias")}  # fmt: skip
   assert idle <= allowed
@@ -256,7 +272,7 @@ def test_dropout_is_on_in_training_alone(fusion, modalities):
     return _run(fusion, modalities, train=train, seed=seed)[0].logits
 
   np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
-  has_dropout = fusion in DROPPING
+  has_dropout = fusion.rstrip("*") in DROPPING
   assert np.array_equal(logits(True, 0), logits(True, 1)) != has_dropout
 
 

@@ -100,7 +100,9 @@ def test_the_order_of_a_modality_s_tokens_does_not_matter(pool):
   mask = tokens["visual"].mask.at[:, 2].set(False)
   tokens["visual"] = tokens["visual"]._replace(mask=mask)
   order = jnp.array([0, 4, 6, 2, 1, 5, 3])
-  moved = tokens | {"visual": Tokens(*(x[:, order] for x in tokens["visual"]))}
+  moved = tokens | {
+    "visual": Tokens(*(x[:, order] for x in tokens["visual"][:2]))
+  }
   close(run(variables, tokens, pool), run(variables, moved, pool))
 
 
