@@ -15,6 +15,7 @@ from rollingq_jax.evaluation.metrics import advantage
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.models.classifier import ClassifierOutput
 from rollingq_jax.models.encoders import Tokens
+from rollingq_jax.models.heads import Gate
 from rollingq_jax.models.token_quality import pool_quality
 from rollingq_jax.training.run import batches_of, on_device
 from rollingq_jax.training.sharding import replicated
@@ -38,6 +39,7 @@ def make_collect_step(trained: Trained) -> Callable[[Any, Batch], Samples]:
     samples |= {k: batch[k] for k in ("label", "target") if k in batch}
     levels = {m: batch.get(f"{m}_noise") for m in run.config.modalities}
     samples["noise"] = {m: x for m, x in levels.items() if x is not None}
+    samples |= _of_heads(output.gate)
     samples |= _of_attention(output.aux, batch)
     return samples | _of_tokens(output, batch, run.config.model.encoders)
 
@@ -53,7 +55,8 @@ def collect(
   """Arrays over a source's samples, each once and in order, on the host.
 
   `row` is the sample's place in the source. With attention there are `share`
-  of each modality and `entropy` in [0, 1], with known noise levels `quality`.
+  of each modality and `entropy` in [0, 1], with known noise levels `quality`;
+  with heads their `confidence`, and their `gate` where the residual is gated.
   Where the quality of its places is known too, there are for each modality
   whose tokens the attention sees one by one `token_quality`, `token_attention`
   (of the last layer, mean over heads, out of 1 for everything) and `token_mask`
@@ -111,6 +114,13 @@ def save_samples(samples: Samples, path: Path) -> None:
   leaves = jax.tree_util.tree_leaves_with_path(samples)
   arrays = {"/".join(key.key for key in keys): x for keys, x in leaves}
   np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _of_heads(gate: Gate | None) -> Samples:
+  if gate is None:
+    return {}
+  found = {"confidence": gate.confidence, "gate": gate.weights}
+  return {name: x for name, x in found.items() if x is not None}
 
 
 def _of_attention(aux: FusionAux | None, batch: Batch) -> Samples:

@@ -17,6 +17,7 @@ from rollingq_jax.evaluation.correlation import moments, pearson, variance
 from rollingq_jax.evaluation.task import Batch, Sums, Task
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.models.classifier import ClassifierOutput
+from rollingq_jax.models.heads import Gate
 from rollingq_jax.rolling import attention_imbalance_rate, cosine
 
 
@@ -32,9 +33,11 @@ def batch_sums(
     "task": task.sums(output.logits, batch),
     "probe_score": {
       name: jnp.sum(jnp.where(mask, task.score(logits, batch), 0.0))
-      for name, logits in output.probe_logits.items()
+      for name, logits in output.unimodal_logits.items()
     },
   }
+  if output.gate is not None:
+    sums |= _gate_sums(output, output.gate, mask)
   if output.aux is not None:
     sums["cosine"] = cosine_sums(output.aux, mask)
     sums["share"] = {
@@ -50,7 +53,9 @@ def summarise(
   """Metrics from sums over a split, streams (modalities, as a rule) in the
   model's order.
 
-  Besides those of the task: `probe/m` is the task's score of the probe on m;
+  Besides those of the task: `probe/m` is the task's score of the probe on m, or
+  of the head in its place; `confidence/m` that head's mean confidence, over the
+  samples that have m; `gate/m` its mean weight in a gated residual;
   `air/m` is AIR_m averaged over heads, in [-2, 2]; `share/m` the mean attention
   share of modality m and `share_std/m` its standard deviation over samples;
   `correlation/m` Pearson's r of m's share and its advantage in quality, the
@@ -61,9 +66,35 @@ def summarise(
   metrics |= task.metrics(sums["task"], count)
   for name, score in sums["probe_score"].items():
     metrics[f"probe/{name}"] = float(score) / count
+  for kind in ("confidence", "gate"):
+    for name, total in sums.get(kind, {}).items():
+      counted = max(float(total["count"]), 1.0)
+      metrics[f"{kind}/{name}"] = float(total["x"]) / counted
   if "share" in sums:
     metrics |= _attention_metrics(sums, streams)
   return {name: float(value) for name, value in metrics.items()}
+
+
+def _gate_sums(
+  output: ClassifierOutput, gate: Gate, mask: Bool[Array, " b"]
+) -> Sums:
+  """Confidences of the samples that have the modality, weights of all."""
+
+  def total(values: Array, counted: Array) -> Sums:
+    return {
+      "x": jnp.sum(jnp.where(counted, values, 0.0)),
+      "count": jnp.sum(counted, dtype=jnp.float32),
+    }
+
+  sums: Sums = {
+    "confidence": {
+      name: total(x, mask & output.tokens[name].mask[:, 0])
+      for name, x in gate.confidence.items()
+    }
+  }
+  if gate.weights is not None:
+    sums["gate"] = {name: total(x, mask) for name, x in gate.weights.items()}
+  return sums
 
 
 def mean_air(cosine: Sums) -> np.ndarray:

@@ -30,6 +30,16 @@ class Task(NamedTuple):
   sums: Callable[[Float[Array, "b c"], Batch], Sums]
   # (those sums over a split, its number of samples) -> metrics, on the host.
   metrics: Callable[[Sums, float], dict[str, float]]
+  # (predictions, log of the error expected of them, batch, mask) -> mean over
+  # the samples in the mask, of a head that tells both. None of classes, whose
+  # logits tell how sure they are.
+  scaled_loss: (
+    Callable[
+      [Float[Array, "b c"], Float[Array, " b"], Batch, Bool[Array, " b"]],
+      Float[Array, ""],
+    ]
+    | None
+  ) = None
 
   def rank(self, metrics: Mapping[str, float]) -> float:
     """The mean score, negated where less of it is better."""
