@@ -24,6 +24,7 @@ def variants(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
       "uniform",
       "concat",
       "sum",
+      "late",
       "film",
       "gated",
       "unimodal",
@@ -37,6 +38,15 @@ def variants(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     "layers": ("1", "2", "3", "4"),
     "heads": ("1", "2", "4", "8"),
     "pool": ("auto", "paper", "attention"),
+    "extras": (
+      "none",
+      "loss",
+      "residual",
+      "gated",
+      "loss+residual",
+      "loss+gated",
+    ),
+    "gate": ("off", "on"),
     "balance": ("none", "ogm", "ogm_ge", "pmr"),
     "protocol": _protocol.PROTOCOLS,
   }
@@ -75,7 +85,17 @@ def set_system(config: ConfigDict, variant: SimpleNamespace) -> None:
   # The papers' own pooling has no query to roll.
   pool = "attention" if variant.rollingq == "on" else "paper"
   model.pool = pool if variant.pool == "auto" else variant.pool
+  _set_heads(model.heads, variant)
   _protocol.set_protocol(config, variant.protocol)
+
+
+def _set_heads(heads: ConfigDict, variant: SimpleNamespace) -> None:
+  """What heads on the class tokens do besides probing them."""
+  parts = variant.extras.split("+")
+  heads.train_encoders = "loss" in parts
+  kinds = {"residual": "plain", "gated": "gated"}
+  heads.residual = kinds.get(parts[-1], "none")
+  heads.gate_attention = variant.gate == "on"
 
 
 def set_task(config: ConfigDict, task: str) -> None:

@@ -4,13 +4,17 @@
 
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    fusion=attention|uniform|concat|sum|late|film|gated|unimodal|mbt|mult|jmt|
+           mmml
     modalities=audio+visual|audio|visual    (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
     layers=1|2|3|4                          (attention, uniform, mbt)
     heads=1|2|4|8                           (of the class token's attention)
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
+    extras=none|loss|residual|gated|loss+residual|loss+gated
+                                            (heads on single modalities)
+    gate=off|on                             (their confidence in attention)
     balance=none|ogm|ogm_ge|pmr
     noise=sensor_failure|none|clean_train|delayed_failure|
           burst|occlusion|desync

@@ -18,7 +18,8 @@ table mosei_labels.csv, without sound and picture, which have other ids:
 
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    fusion=attention|uniform|concat|sum|late|film|gated|unimodal|mbt|mult|jmt|
+           mmml
     modalities=text+audio+visual|text|audio|visual|text+audio|text+visual|
                audio+visual                 (unimodal: one of them)
     text=features|transcripts               (transcripts: ids of bytes, or of
@@ -28,6 +29,9 @@ Variants, joined by commas after a colon:
     heads=1|2|4|8                           (of the class token's attention)
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
+    extras=none|loss|residual|gated|loss+residual|loss+gated
+                                            (heads on single modalities)
+    gate=off|on                             (their confidence in attention)
     balance=none|ogm|ogm_ge|pmr
     noise=none|sensor_failure|clean_train|delayed_failure|
           burst|occlusion|desync
