@@ -3,7 +3,7 @@
 import re
 
 from rollingq_jax.report.run_files import Line
-from rollingq_jax.report.summary import NUMBERS, SHARES
+from rollingq_jax.report.summary import HEADS, NUMBERS, SHARES
 
 # Prefixes of what is measured of each modality.
 BY_MODALITY = {
@@ -11,6 +11,7 @@ BY_MODALITY = {
   "share": "attention share",
   "correlation": "correlation of share and quality",
   "probe": "probe",
+  **HEADS,
 }
 LOWER_IS_BETTER = frozenset({"mae", "mse", "loss"})
 

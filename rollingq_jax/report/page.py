@@ -26,6 +26,7 @@ from rollingq_jax.report.run_details import Details, details
 from rollingq_jax.report.run_sections import (
   cost_section,
   curves_section,
+  heads_section,
   runs_section,
 )
 from rollingq_jax.report.study_sections import study_section
@@ -36,6 +37,7 @@ SECTIONS = (
   runs_section,
   robustness_section,
   correlation_section,
+  heads_section,
   replacement_section,
   ood_section,
   curves_section,

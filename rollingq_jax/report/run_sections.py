@@ -1,5 +1,6 @@
 """Sections over all runs: their table, their curves, what they cost."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from rollingq_jax.report import charts, metrics
@@ -17,6 +18,7 @@ from rollingq_jax.report.content import (
 )
 from rollingq_jax.report.gather import Run, by_method
 from rollingq_jax.report.run_files import Line
+from rollingq_jax.report.summary import HEADS
 
 # Runs that have lines of their own among the others'.
 SINGLE_LINES = 12
@@ -59,6 +61,34 @@ def _run_row(run: Run, names: Sequence[str]) -> list[Cell]:
     number_cell(len(run.files.rotations), "d"),
     number_cell(len(run.files.metrics["train"]), "d"),
   ]
+
+
+def heads_section(runs: Sequence[Run]) -> Section | None:
+  """Confidence and weight of the heads, where runs have some."""
+  known = dict.fromkeys(x for run in runs for x in run.plain_test)
+  names = [
+    f"{kind}/{modality}"
+    for kind in HEADS
+    for modality in runs[0].files.modalities
+    if f"{kind}/{modality}" in known
+  ]
+  kept = [run for run in runs if any(x in run.plain_test for x in names)]
+  if not kept:
+    return None
+  columns = {metrics.label(x): functools.partial(_of_test, x) for x in names}
+  table = mean_table(
+    "heads", "Heads on single modalities, on test", kept, columns, ".3f"
+  )
+  intro = (
+    "Confidence is 0 where a head knows no more than a constant does, 1 where "
+    "it is sure. The weights of a gated residual sum to 1."
+  )
+  title = "Confidence of single modalities"
+  return Section("heads", title, intro, tables=[table])
+
+
+def _of_test(metric: str, run: Run) -> Number | None:
+  return run.plain_test.get(metric)
 
 
 def curves_section(runs: Sequence[Run]) -> Section | None:

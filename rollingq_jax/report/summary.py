@@ -24,6 +24,11 @@ NUMBERS = {
   "mse": "mean squared error",
   "pearson": "correlation with the target",
 }
+# Of heads on single modalities.
+HEADS = {
+  "confidence": "confidence of the head",
+  "gate": "weight in the gated residual",
+}
 
 
 def print_summary(workdir: Path, console: Console | None = None) -> None:
@@ -105,6 +110,10 @@ def test_table(run: RunFiles) -> Table:
     if f"probe/{name}" in plain:
       label = f"{labels[run.score]}, probe on {name}"
       table.add_row(label, _score(run, plain, f"probe/{name}"))
+  for kind, label in HEADS.items():
+    for name in run.modalities:
+      if f"{kind}/{name}" in plain:
+        table.add_row(f"{label}, {name}", f"{plain[f'{kind}/{name}']:.2f}")
   first = run.modalities[0]
   if f"air/{first}" in plain:
     _add_attention_rows(table, plain, first)

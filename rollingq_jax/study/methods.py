@@ -108,17 +108,35 @@ METHODS = (
   Method(
     "rollingq+pmr", "attention + RollingQ, PMR", "rollingq=on,balance=pmr"
   ),
+  Method("late", "late", "fusion=late"),
+  Method("late+gate", "late, gated", "fusion=late,extras=gated"),
 )
 # For the help and for mistakes.
-PATTERNS = ("unimodal:MODALITY", "rollingqN (N rotations at most)")
+PATTERNS = (
+  "unimodal:MODALITY",
+  "rollingqN (N rotations at most)",
+  "METHOD+extras",
+)
+EXTRAS = "+extras"
+# In the variant of a method whose class token attends to the modalities, which
+# a confidence gate needs.
+ATTENDING = (
+  "fusion=attention",
+  "fusion=uniform",
+  "fusion=mbt",
+  "pool=attention",
+  "rollingq=on",
+)
 
 
 def find_method(name: str) -> Method:
   """The method of a short name.
 
   Args:
-    name: of METHODS, `unimodal:` and any modality, or `rollingq` and how many
-      rotations a head may make at most.
+    name: of METHODS, `unimodal:` and any modality, `rollingq` and how many
+      rotations a head may make at most, or any of these of several modalities
+      and `+extras`: losses of single modalities, a gated residual and, where a
+      class token attends, its gate.
 
   Raises:
     UserError: no method has this name.
@@ -136,6 +154,9 @@ def find_method(name: str) -> Method:
     return Method(
       name, f"{rolled.label} x {match[1]}", rolled.variant, (limit,)
     )
+  base = name.removesuffix(EXTRAS)
+  if base != name and not base.startswith(("late", "unimodal")):
+    return _with_extras(find_method(base))
   nearest = difflib.get_close_matches(name, known, n=1)
   hint = f"; did you mean {nearest[0]}?" if nearest else ""
   raise UserError(
@@ -179,6 +200,15 @@ def parse_methods(text: str) -> list[Method]:
 def folder_name(name: str) -> str:
   """The name as a folder may have it."""
   return re.sub(r"[^\w.+=-]", "_", name).lstrip(".") or "_"
+
+
+def _with_extras(method: Method) -> Method:
+  gate = ",gate=on" if any(x in method.variant for x in ATTENDING) else ""
+  return method._replace(
+    name=f"{method.name}{EXTRAS}",
+    label=f"{method.label} + extras",
+    variant=f"{method.variant},extras=loss+gated{gate}",
+  )
 
 
 def _with_option(method: Method, option: str) -> Method:

@@ -1,0 +1,102 @@
+"""What heads that train, decide and gate add to a train step at full size.
+
+    python -m benchmarks.extras [--quick] [--json FILE]
+
+Attention fusion with all extras against the same without. Random data. The
+FLOPs are those of loss and gradients, counted by XLA before it optimises.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.timing import Row, compare, parse_arguments, report
+from rollingq_jax.config import load_config
+from rollingq_jax.models import build_model
+from rollingq_jax.training.run import prepare
+from rollingq_jax.training.sharding import put_batch
+from rollingq_jax.training.step import total_loss
+
+CONFIG = "configs/ks.py"
+EXTRAS = "extras=loss+gated,gate=on"
+BATCH = 2
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Counts and measures, prints and, where asked to, writes."""
+  arguments = parse_arguments(argv, __doc__)
+  row = measure(quick=arguments.quick)
+  report("extras", [row], arguments.json, batch=BATCH)
+
+
+def measure(*, quick: bool = False, pairs: int = 5) -> Row:
+  """FLOPs and seconds of a step, with extras over without."""
+  configs = [load(variant, quick=quick) for variant in (EXTRAS, "")]
+  flops = [train_flops(config) for config in configs]
+  times = compare(*(_runner(config) for config in configs), pairs=pairs)
+  return {
+    "config": CONFIG,
+    "flops_ratio": flops[0] / flops[1],
+    "extras_s_a_sample": times.slow / BATCH,
+    "plain_s_a_sample": times.fast / BATCH,
+    "ratio": times.ratio,
+    "ratio_low": times.ratio_low,
+    "ratio_high": times.ratio_high,
+  }
+
+
+def load(variant: str, *, quick: bool = False) -> Any:
+  """The config with a variant, on random data."""
+  fields = {
+    "data.name": "synthetic",
+    "data.synthetic_size": BATCH,
+    "batch_size": BATCH,
+  }
+  if quick:
+    fields |= {"model.width": 24, "model.depth": 1}
+  overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+  return load_config(f"{CONFIG}:{variant}", overrides)
+
+
+def train_flops(config: Any) -> float:
+  """FLOPs of a batch's loss and gradients; nothing is executed."""
+  model = build_model(config)
+  batch = {
+    name: jax.ShapeDtypeStruct((BATCH, *config.data.shapes[name]), jnp.float32)
+    for name in config.modalities
+  }
+  batch["label"] = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+  batch["mask"] = jax.ShapeDtypeStruct((BATCH,), jnp.bool_)
+  variables = dict(jax.eval_shape(model.init, jax.random.key(0), batch))
+
+  def loss(params: Any, rest: Any, batch: Any) -> jax.Array:
+    rngs = {"dropout": jax.random.key(0)}
+    output: Any = model.apply(
+      {"params": params, **rest}, batch, True, rngs=rngs
+    )
+    return total_loss(output, batch)
+
+  params = variables.pop("params")
+  lowered = jax.jit(jax.grad(loss)).lower(params, variables, batch)
+  analysis: Any = lowered.cost_analysis()
+  return float(analysis["flops"])
+
+
+def _runner(config: Any) -> Callable[[], Any]:
+  """A step; the old state is donated, so the new one is kept."""
+  run, state = prepare(config, devices=jax.devices()[:1])
+  first: Any = run.batches[0]
+  batch = put_batch(first, run.mesh)
+  states = [state]
+
+  def step() -> Any:
+    states[0] = run.train_step(states[0], batch)
+    return states[0]
+
+  return step
+
+
+if __name__ == "__main__":
+  main()
