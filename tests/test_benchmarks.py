@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import fusion, rotation, systems, train_step
+from benchmarks import extras, fusion, rotation, systems, train_step
 from benchmarks.fusion import (
   TOLERANCE,
   Sizes,
@@ -143,6 +143,7 @@ def test_table_lines_up():
     (rotation, [16, 64]),
     (fusion, ["forward", "forward + backward"]),
     (train_step, ["configs/ks.py", "configs/cremad.py"]),
+    (extras, ["configs/ks.py"]),
   ],
 )
 def test_quick_run_writes_its_results(benchmark, labels, tmp_path, capsys):
@@ -159,6 +160,13 @@ def test_quick_run_writes_its_results(benchmark, labels, tmp_path, capsys):
     assert row.get("agree", True)
     assert 0 < row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
   assert "ratio_low" in capsys.readouterr().out
+
+
+def test_extras_cost_next_to_nothing_at_full_size():
+  bare, all_of_them = (
+    extras.train_flops(extras.load(variant)) for variant in ("", extras.EXTRAS)
+  )
+  assert bare < all_of_them < 1.001 * bare
 
 
 def test_a_run_without_a_file_writes_none(tmp_path, monkeypatch):

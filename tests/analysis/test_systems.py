@@ -90,6 +90,17 @@ def test_a_fusion_without_attention_has_no_geometry(analysed):
   assert files["classes"]["accuracy"][2] is None
 
 
+def test_what_heads_say_is_kept_of_every_sample(analysed, tmp_path):
+  analysed("av_digits", "fusion=late,extras=gated", ("classes",))
+  with np.load(tmp_path / "analysis" / "samples.npz") as samples:
+    weights = samples["gate/audio"] + samples["gate/visual"]
+    np.testing.assert_allclose(weights, 1.0, rtol=1e-5)
+    assert len(weights) == len(samples["logits"])
+    for name in ("audio", "visual"):
+      confidence = samples[f"confidence/{name}"]
+      assert ((confidence >= 0) & (confidence <= 1)).all()
+
+
 def test_one_modality_has_nothing_without_it(analysed):
   names = ("replacement", "browser", "ood")
   files, _ = analysed(

@@ -18,6 +18,8 @@ from rollingq_jax.evaluation.confusion import macro_f1
 from rollingq_jax.evaluation.metrics import add
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.models.classifier import ClassifierOutput
+from rollingq_jax.models.encoders import Tokens
+from rollingq_jax.models.heads import Gate
 from rollingq_jax.rolling import attention_imbalance_rate, cosine
 
 CLASSES, WIDTH, HEADS = 5, 4, 2
@@ -100,6 +102,39 @@ def test_accuracy_f1_probes_and_loss_count_the_masked_samples_alone(
   for name in MODALITIES:
     probe = np.asarray(output.probe_logits[name])[kept].argmax(1)
     assert metrics[f"probe/{name}"] == pytest.approx(np.mean(probe == labels))
+
+
+def test_confidence_is_of_what_is_there_and_the_gate_of_all(whole):
+  output, batch = whole
+  kept, rng = np.asarray(batch["mask"]), np.random.default_rng(1)
+  size = len(kept)
+  there = {m: rng.random(size) < 0.5 for m in MODALITIES}
+  sure, weights = (
+    {m: jnp.asarray(rng.random(size), jnp.float32) for m in MODALITIES}
+    for _ in range(2)
+  )
+  tokens = {
+    m: Tokens(jnp.zeros((size, 1, 1)), jnp.asarray(there[m])[:, None])
+    for m in MODALITIES
+  }
+  output = output._replace(
+    probe_logits={},
+    own_logits=output.probe_logits,
+    tokens=tokens,
+    gate=Gate(sure, weights),
+  )
+  found = summarise(jax.device_get(batch_sums(output, batch)), MODALITIES)
+  for name in MODALITIES:
+    expected = np.asarray(sure[name])[kept & there[name]].mean()
+    assert found[f"confidence/{name}"] == pytest.approx(expected, rel=1e-5)
+    expected = np.asarray(weights[name])[kept].mean()
+    assert found[f"gate/{name}"] == pytest.approx(expected, rel=1e-5)
+    guess = np.asarray(output.own_logits[name]).argmax(1)
+    right = guess == np.asarray(batch["label"])
+    assert found[f"probe/{name}"] == pytest.approx(right[kept].mean())
+  bare = output._replace(gate=Gate(sure))
+  found = summarise(jax.device_get(batch_sums(bare, batch)), MODALITIES)
+  assert not any(name.startswith("gate/") for name in found)
 
 
 def test_a_class_that_nobody_has_or_guesses_does_not_count():

@@ -57,6 +57,33 @@ def metrics_of(targets, guesses, rows=None, loss="l1", **options):
   return summarise(sums, (), task)
 
 
+@pytest.mark.parametrize(("loss", "power"), [("l1", 1), ("l2", 2)])
+def test_the_loss_of_a_head_that_tells_its_error(loss, power):
+  task = regression(loss, constant_loss=1.5)
+  batch = {
+    "target": jnp.asarray([1.0, 2.0, 4.0, 1e9]),
+    "mask": jnp.asarray([True, True, True, False]),
+  }
+  guesses = jnp.asarray([[1.5], [0.0], [4.0], [-1e9]])
+
+  def loss_of(r):
+    return task.scaled_loss(guesses, jnp.asarray(r), batch, batch["mask"])
+
+  errors = np.array([0.5, 2.0, 0.0]) ** power
+  r = np.array([0.3, -1.0, 0.5])
+  expected = np.mean(errors * np.exp(-power * r) + power * 1.5 * r)
+  found = loss_of([0.3, -1.0, 0.5, 1e9])
+  assert found == pytest.approx(expected, rel=1e-5)
+  # An error that is the best constant's is weighed as if it were not told.
+  plain = task.loss(guesses, batch, batch["mask"])
+  assert loss_of([0.0] * 4) == pytest.approx(float(plain), rel=1e-6)
+  # It is least where each error is as expected.
+  best = jnp.asarray([*np.log(errors[:2] / 1.5) / power, -3.0, 1e9])
+  slope = jax.grad(loss_of)(best)
+  np.testing.assert_allclose(slope[:2], 0.0, atol=1e-6)
+  assert float(slope[3]) == 0.0
+
+
 def test_a_case_that_was_worked_out_by_hand():
   metrics = metrics_of(TARGETS, GUESSES, is_sentiment=True)
   # Negative or not: wrong are the third, the fourth and the last.

@@ -393,8 +393,13 @@ def largest_array(compiled):
 
 
 def test_logits_alone_form_neither_keys_nor_a_square():
+  def biased(tokens):
+    bias = jnp.arange(BATCH, dtype=jnp.float32)
+    return {n: t._replace(score_bias=bias) for n, t in tokens.items()}
+
   outputs = {
     "logits": lambda p, c, t, m: m.apply({"params": p}, c, t)[0],
+    "biased": lambda p, c, t, m: m.apply({"params": p}, c, biased(t))[0],
     "keys": lambda p, c, t, m: m.apply({"params": p}, c, t)[1].keys,
     "plain": lambda p, c, t, m: plain(p, c, t)[0],
   }
@@ -402,7 +407,8 @@ def test_logits_alone_form_neither_keys_nor_a_square():
   shortest, total = min(LARGE.values()), 1 + sum(LARGE.values())
   keys = BATCH * shortest * HEADS * HEAD_DIM
   square = BATCH * HEADS * total**2
-  assert largest_array(compiled["logits"]) < min(keys, square)
+  for name in ("logits", "biased"):
+    assert largest_array(compiled[name]) < min(keys, square)
   # What the bound forbids does show up where it is formed.
   assert largest_array(compiled["keys"]) >= keys
   assert largest_array(compiled["plain"]) >= square

@@ -69,6 +69,24 @@ def test_a_section_is_there_when_its_file_is(make_run, make_analysis, kind):
   assert section not in _sections(build(gather([run])))
 
 
+def test_heads_are_shown_where_a_run_has_some(make_run):
+  plain, gated = make_run("attention"), make_run("rollingq")
+  path = gated / "metrics.jsonl"
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  for line in lines:
+    line |= {"confidence/audio": 0.25, "gate/audio": 0.625}
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  assert "heads" not in _sections(build(gather([plain])))
+  sections = {x.name: x for x in build(gather([plain, gated])).sections}
+  (table,) = sections["heads"].tables
+  assert list(table.columns)[2:] == [
+    "confidence of the head, audio",
+    "weight in the gated residual, audio",
+  ]
+  ((*_, confidence, weight),) = table.rows
+  assert (confidence.text, weight.text) == ("0.250", "0.625")
+
+
 def test_an_unfinished_run_is_shown_as_far_as_it_went(make_run):
   run = make_run()
   lines = (run / "metrics.jsonl").read_text().splitlines()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.study.methods import (
   METHODS,
@@ -9,6 +10,7 @@ from rollingq_jax.study.methods import (
   folder_name,
   parse_methods,
 )
+from rollingq_jax.training.checks import check_config
 
 
 def test_every_method_is_found_by_its_name_and_has_a_folder():
@@ -28,6 +30,54 @@ def test_patterns():
   text = find_method("unimodal:text")
   assert text.variant == "fusion=unimodal,modalities=text,rollingq=off"
   assert folder_name(text.name) == "unimodal_text"
+
+
+@pytest.mark.parametrize(
+  ("name", "has_gate"),
+  [
+    ("concat", False),
+    ("uniform", True),
+    ("attention", True),
+    ("rollingq", True),
+    ("rollingq1", True),
+    ("mbt", True),
+    ("mmml", False),
+    ("mmml+rollingq", True),
+    ("mult+attention", True),
+    ("pmr", False),
+  ],
+)
+def test_every_method_of_several_modalities_has_extras(
+  name, has_gate, repo_root
+):
+  base, method = find_method(name), find_method(f"{name}+extras")
+  assert method.name == f"{name}+extras"
+  assert method.options == base.options
+  assert method.variant.startswith(f"{base.variant},extras=loss+gated")
+  assert method.variant.endswith(",gate=on") == has_gate
+  spec = f"{repo_root}/configs/av_digits.py:{method.variant}"
+  config = load_config(spec, method.options)
+  check_config(config)
+  assert config.model.heads.train_encoders
+  assert config.model.heads.residual == "gated"
+  assert config.model.heads.gate_attention == has_gate
+
+
+@pytest.mark.parametrize("name", ["unimodal:audio", "late", "late+gate"])
+def test_some_have_none(name):
+  with pytest.raises(UserError, match="there is no method"):
+    find_method(f"{name}+extras")
+
+
+def test_late_fusion_has_a_gate_of_its_own(repo_root):
+  for name, residual in (("late", "none"), ("late+gate", "gated")):
+    spec = f"{repo_root}/configs/av_digits.py:{find_method(name).variant}"
+    config = load_config(spec)
+    check_config(config)
+    assert (config.model.fusion, config.model.heads.residual) == (
+      "late",
+      residual,
+    )
 
 
 def test_a_method_of_ones_own():

@@ -19,6 +19,7 @@ from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import evaluate_split, prepare
 from rollingq_jax.training.sharding import put_batch
 from rollingq_jax.training.step import total_loss
+from rollingq_jax.training.tasks import constant_loss
 
 ARRAYS = {"text": "text", "audio": "audio", "visual": "video"}
 WIDTH, VIDEOS, UTTERANCES, UNKNOWN = 4, 12, 7, 5
@@ -112,12 +113,50 @@ def test_the_loss_of_a_step_is_that_of_numpy(config_of):
   assert sums["score"] == pytest.approx(error.sum(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("loss", "power"), [("l1", 1), ("l2", 2)])
+def test_heads_learn_the_error_that_they_expect(config_of, loss, power):
+  config = config_of(
+    "task=regression,rollingq=off,extras=loss", regression_loss=loss
+  )
+  run, state = prepare(config, jax.devices()[:1])
+  batch = dict(run.batches[0])
+  batch["audio_mask"] = np.arange(16)[:, None] % 3 > 0
+  batch = put_batch(batch, run.mesh)
+  output = jax.jit(run.model.apply)(state.variables, batch)
+  state = run.train_step(state, batch)
+  target, mask = np.asarray(batch["target"]), np.asarray(batch["mask"])
+  train = run.dataset.splits["train"].labels.astype(float)
+  best = np.median(train) if loss == "l1" else train.mean()
+  constant = np.mean(np.abs(train - best) ** power)
+
+  def errors(logits):
+    return np.abs(np.asarray(logits)[:, 0] - target) ** power
+
+  expected = errors(output.logits)[mask].mean()
+  for name, logits in output.own_logits.items():
+    r = np.asarray(output.own_log_scales[name])
+    kept = mask & np.asarray(output.tokens[name].mask[:, 0])
+    scaled = errors(logits) * np.exp(-power * r) + power * constant * r
+    expected += scaled[kept].mean()
+  sums = jax.device_get(state.epoch_sums)
+  assert sums["loss"] / sums["count"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_equal_targets_are_measured_by_1():
+  assert constant_loss("l1", np.full(3, 2.0)) == 1.0
+  assert constant_loss("l1", np.array([0.0, 1.0, 5.0])) == pytest.approx(5 / 3)
+  assert constant_loss("l2", np.array([0.0, 2.0])) == pytest.approx(1.0)
+
+
 SYSTEMS = [
   *(f"fusion={name}" for name in FUSIONS if name != "unimodal"),
   "fusion=unimodal,modalities=text",
   "fusion=mbt",
   *(f"fusion={name},pool=attention" for name in POOLING),
   "fusion=attention,layers=2,heads=2",
+  "fusion=attention,extras=loss+gated,gate=on",
+  "fusion=concat,extras=residual",
+  "fusion=mmml,extras=loss",
 ]
 
 
