@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.jsonl import read_lines
-from rollingq_jax.report.run_files import Line, RunFiles, read_run
+from rollingq_jax.report.run_files import Line, RunFiles, extras, read_run
 
 # Files of RUN/analysis, without their ending.
 ANALYSES = (
@@ -214,7 +214,7 @@ def system(config: dict[str, Any]) -> str:
     parts.append(balance["name"])
   if config.get("rollingq", {}).get("enabled"):
     parts.append("rollingq")
-  return " + ".join(parts)
+  return " + ".join([*parts, *extras(config)])
 
 
 def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -63,6 +63,19 @@ def read_run(workdir: Path) -> RunFiles:
   return RunFiles(config, metrics, read_lines(workdir / "rollingq.jsonl"))
 
 
+def extras(config: dict[str, Any]) -> list[str]:
+  """What a run's heads on single modalities do besides probing, in words."""
+  # Configs of before there were such heads have none.
+  heads = config["model"].get("heads", {})
+  residual = heads.get("residual", "none")
+  words = {
+    "own losses": heads.get("train_encoders", False),
+    f"{residual} residual": residual != "none",
+    "gated attention": heads.get("gate_attention", False),
+  }
+  return [word for word, is_so in words.items() if is_so]
+
+
 def extra_noise(line: Line) -> dict[str, float]:
   """Levels at which a test line's modalities were mixed with more noise."""
   prefix = "extra_noise/"

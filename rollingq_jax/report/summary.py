@@ -6,7 +6,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rollingq_jax.errors import UserError
-from rollingq_jax.report.run_files import Line, RunFiles, extra_noise, read_run
+from rollingq_jax.report.run_files import (
+  Line,
+  RunFiles,
+  extra_noise,
+  extras,
+  read_run,
+)
 
 # Metrics of the test split by what the table calls them.
 SHARES = {
@@ -128,6 +134,7 @@ def _what_was_tested(run: RunFiles) -> list[str]:
   words = [run.config["model"]["fusion"]]
   if run.config["rollingq"]["enabled"]:
     words.append("RollingQ")
+  words += extras(run.config)
   if run.config["evaluation"]["checkpoint"] == "best":
     words.append(f"epoch chosen on {run.selection}")
   return words

@@ -87,6 +87,18 @@ def test_heads_are_shown_where_a_run_has_some(make_run):
   assert (confidence.text, weight.text) == ("0.250", "0.625")
 
 
+def test_a_run_s_extras_are_in_its_name(make_run):
+  run = make_run("attention")
+  heads = {"train_encoders": True, "residual": "gated", "gate_attention": True}
+  _edit(run / "config.json", model={"fusion": "attention", "heads": heads})
+  (found,) = gather([run]).runs
+  words = "attention + own losses + gated residual + gated attention"
+  assert found.method == words
+  _edit(run / "config.json", model={"fusion": "late", "heads": {}})
+  (found,) = gather([run]).runs
+  assert found.method == "late"
+
+
 def test_an_unfinished_run_is_shown_as_far_as_it_went(make_run):
   run = make_run()
   lines = (run / "metrics.jsonl").read_text().splitlines()
