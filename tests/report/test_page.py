@@ -70,7 +70,8 @@ def test_a_section_is_there_when_its_file_is(make_run, make_analysis, kind):
 
 
 def test_heads_are_shown_where_a_run_has_some(make_run):
-  plain, gated = make_run("attention"), make_run("rollingq")
+  plain = make_run("plain", method="attention")
+  gated = make_run("gated", method="rollingq")
   path = gated / "metrics.jsonl"
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   for line in lines:
@@ -88,7 +89,7 @@ def test_heads_are_shown_where_a_run_has_some(make_run):
 
 
 def test_a_run_s_extras_are_in_its_name(make_run):
-  run = make_run("attention")
+  run = make_run(method="attention")
   heads = {"train_encoders": True, "residual": "gated", "gate_attention": True}
   _edit(run / "config.json", model={"fusion": "attention", "heads": heads})
   (found,) = gather([run]).runs
