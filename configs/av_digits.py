@@ -33,9 +33,7 @@ from . import _systems, base
 from ._noise import noises
 
 MODALITIES = ("audio", "visual")
-VARIANTS = _systems.variants(MODALITIES) | {
-  "noise": noises("sensor_failure")
-}
+VARIANTS = _systems.variants(MODALITIES) | {"noise": noises("sensor_failure")}
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -10,15 +10,20 @@ Variants, joined by commas after a colon:
                                              splits)
     split=drawn|official                    (official: test is FSDD's own, takes
                                              0 to 4, with MNIST's test images)
-    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    fusion=attention|uniform|concat|sum|late|film|gated|unimodal|mbt|mult|jmt|
+           mmml
     modalities=audio+visual|audio|visual    (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
     layers=1|2|3|4                          (attention, uniform, mbt)
     heads=1|2|4|8                           (of the class token's attention)
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
+    extras=none|loss|residual|gated|loss+residual|loss+gated
+                                            (heads on single modalities)
+    gate=off|on                             (their confidence in attention)
     balance=none|ogm|ogm_ge|pmr
-    noise=sensor_failure|clean_train|none
+    noise=sensor_failure|none|clean_train|delayed_failure|
+          burst|occlusion|desync
     protocol=honest|reference               (see configs/_protocol.py)
 
 Model and schedule are those of configs/av_digits.py. Sound is 40 log-mel bands

@@ -13,15 +13,20 @@ Variants, joined by commas after a colon:
     actors=shared|disjoint                  (shared: the published test list;
                                              disjoint: no actor is in two
                                              splits)
-    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    fusion=attention|uniform|concat|sum|late|film|gated|unimodal|mbt|mult|jmt|
+           mmml
     modalities=voice+face|voice|face        (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
     layers=1|2|3|4                          (attention, uniform, mbt)
     heads=1|2|4|8                           (of the class token's attention)
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
+    extras=none|loss|residual|gated|loss+residual|loss+gated
+                                            (heads on single modalities)
+    gate=off|on                             (their confidence in attention)
     balance=none|ogm|ogm_ge|pmr
-    noise=none|sensor_failure|clean_train
+    noise=none|sensor_failure|clean_train|delayed_failure|
+          burst|occlusion|desync
     protocol=honest|reference               (see configs/_protocol.py)
 
 A modality is six tokens, one an emotion: share of the votes, intensity, and
@@ -33,6 +38,7 @@ from ml_collections import ConfigDict
 from rollingq_jax.config import parse_arg
 
 from . import _systems, base
+from ._noise import noises
 
 MODALITIES = ("voice", "face")
 
@@ -43,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     arg,
     actors=("shared", "disjoint"),
     **_systems.variants(MODALITIES),
-    noise=("none", "sensor_failure", "clean_train"),
+    noise=noises("none"),
   )
   config = base.get_config()
   config.num_classes = 6

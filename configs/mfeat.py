@@ -10,7 +10,8 @@ be paired at will.
 FOLDER holds mfeat.npz (see rollingq_jax/data/datasets/mfeat.py).
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|film|gated|unimodal|mbt|mult|jmt|mmml
+    fusion=attention|uniform|concat|sum|late|film|gated|unimodal|mbt|mult|jmt|
+           mmml
     modalities=fac+fou+kar+mor+pix+zer      (all, or any of them in this order;
                                              unimodal: one)
     rollingq=auto|on|off                    (auto: on for attention)
@@ -18,8 +19,12 @@ Variants, joined by commas after a colon:
     heads=1|2|4|8                           (of the class token's attention)
     pool=auto|paper|attention               (mult, jmt, mmml; auto: paper,
                                              attention where rollingq=on)
+    extras=none|loss|residual|gated|loss+residual|loss+gated
+                                            (heads on single modalities)
+    gate=off|on                             (their confidence in attention)
     balance=none|ogm|ogm_ge|pmr
-    noise=none|sensor_failure|clean_train
+    noise=none|sensor_failure|clean_train|delayed_failure|
+          burst|occlusion|desync
     protocol=honest|reference               (see configs/_protocol.py)
 
 A token is a few features of a view that stand side by side, such as two rows of
@@ -32,6 +37,7 @@ from ml_collections import ConfigDict
 from rollingq_jax.config import parse_arg
 
 from . import _systems, base
+from ._noise import noises
 
 # Number of features of each view, and how many of them are a token.
 VIEWS = {
@@ -50,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
   variant = parse_arg(
     arg,
     **_systems.variants(MODALITIES),
-    noise=("none", "sensor_failure", "clean_train"),
+    noise=noises("none"),
   )
   config = base.get_config()
   config.num_classes = 10
