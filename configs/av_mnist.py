@@ -31,6 +31,8 @@ Model and schedule are those of configs/av_digits.py. Sound is 40 log-mel bands
 there. Each recording is paired with one image.
 
 Both halves are real recordings and images; their pairing is a construction.
+
+Test accuracy in % of concat, one seed: 80.5. Nothing was tuned.
 """
 
 from ml_collections import ConfigDict
