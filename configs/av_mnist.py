@@ -32,7 +32,8 @@ there. Each recording is paired with one image.
 
 Both halves are real recordings and images; their pairing is a construction.
 
-Test accuracy in % of concat, one seed: 80.5. Nothing was tuned.
+Test accuracy in % of concat, seed 0: 80.5, of speakers=disjoint 65.3 (two
+speakers that nobody heard in training). Nothing was tuned.
 """
 
 from ml_collections import ConfigDict
