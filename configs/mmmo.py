@@ -30,9 +30,9 @@ Five steps are a token: with one step a token the model learnt train by heart.
 Tokens and epochs were chosen by validation, with concat on three seeds.
 
 Test accuracy in % of concat, seeds 0, 1, 2: 67.5, 70.0, 70.0, where the
-majority has 65.0: hardly better, and below the 77.5 that is reported of logistic
-regression on time means of the sound. Tried here, with a penalty chosen by
-validation, that had 75.0 on the sound and 72.5 on both.
+majority has 65.0: hardly better, and below the 77.5 that is reported of
+logistic regression on time means of the sound. Tried here, with a penalty
+chosen by validation, that had 75.0 on the sound and 72.5 on both.
 """
 
 from ml_collections import ConfigDict
