@@ -149,10 +149,10 @@ def test_intermediates_are_query_keys_and_their_means(case):
   _, params, cls_token, tokens, _, aux = applied(case)
   query = project(params["query"], cls_token[:, None])[:, 0]
   close(aux.query, jnp.broadcast_to(query, aux.query.shape))
-  for index, (values, mask) in enumerate(tokens.values()):
-    keys = np.asarray(project(params["key"], values))
+  for index, t in enumerate(tokens.values()):
+    keys = np.asarray(project(params["key"], t.values))
     close(aux.keys[index], keys)
-    for sample, m in enumerate(np.asarray(mask)):
+    for sample, m in enumerate(np.asarray(t.mask)):
       assert aux.present[index, sample] == m.any()
       if m.any():
         mean = keys[sample, m].mean(axis=0)
