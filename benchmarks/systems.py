@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
+from rollingq_jax.condition import Condition, condition_of
 from rollingq_jax.errors import UserError
-from rollingq_jax.report.run_files import Line, extra_noise, read_run
+from rollingq_jax.report.run_files import Line, read_run
 from rollingq_jax.study.methods import METHODS, Method
 
 BEGIN, END = "<!-- benchmarks.systems -->", "<!-- end -->"
 SECONDS_FILE = "cpu_seconds.json"
-NOISE = {"audio": 0.5}
+NOISE = Condition("audio", 0.5)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +124,7 @@ def write_between_marks(path: Path, table: str) -> None:
 def _cells(folders: Sequence[Path], score: str) -> list[str]:
   tests = [read_run(folder).metrics["test"] for folder in folders]
   plain = [lines[0] for lines in tests]
-  noisy = [x for lines in tests for x in lines if extra_noise(x) == NOISE]
+  noisy = [x for lines in tests for x in lines if condition_of(x) == NOISE]
   cost = json.loads((folders[0] / "cost.json").read_text())
   seconds = [
     json.loads((folder / SECONDS_FILE).read_text()) for folder in folders

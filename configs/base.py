@@ -275,6 +275,8 @@ def get_config(arg: str = "") -> ConfigDict:
   evaluation.selection_split = "validation"
   # The test split is tested again with one modality mixed with noise.
   evaluation.noise_levels = (0.25, 0.5, 1.0)
+  # And again without one modality, where there are several.
+  evaluation.missing = True
   # Whether each rotation leaves lines in geometry.jsonl: where keys and query
   # lay before and after it. Costs a few batches twice, at rotations alone.
   evaluation.geometry = True

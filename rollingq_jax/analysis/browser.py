@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import softmax
 
 from rollingq_jax.analysis.collect import Samples
-from rollingq_jax.analysis.conditions import without
 from rollingq_jax.analysis.restore import Trained
+from rollingq_jax.data.dropout import without
 from rollingq_jax.data.pipeline import evaluation_batches
 from rollingq_jax.models.encoders import patch_grid
 from rollingq_jax.models.frames import DEVIATION, MEAN, input_of

@@ -7,13 +7,16 @@ import jax
 import numpy as np
 
 from rollingq_jax.analysis.restore import Trained
+from rollingq_jax.condition import Condition
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.data.subset import Subset
 from rollingq_jax.models.frames import MEAN
-from rollingq_jax.training.run import batches_of, on_device
+from rollingq_jax.training.run import batches_of, split_batches
 from rollingq_jax.training.sharding import put_batch
 
 REPLACEMENTS = ("noise", "zeros", "other_sample", "missing")
+# Of those that are conditions.
+LEVELS = {"noise": 1.0, "missing": None}
 
 Batch = dict[str, Any]
 
@@ -33,8 +36,8 @@ def replaced(
   """
   run = trained.run
   source = run.dataset.splits[split]
-  if by == "noise":
-    return on_device(run, batches_of(run, source, {modality: 1.0}))
+  if by in LEVELS:
+    return split_batches(run, split, Condition(modality, LEVELS[by]))
   batches = prefetched(batches_of(run, source), run.config)
   if by == "other_sample":
     others = Subset(source, other_rows(len(source), run.config.seed))
@@ -43,8 +46,7 @@ def replaced(
     )
     made = (with_modality(batch, other, modality) for batch, other in pairs)
   else:
-    change = {"zeros": with_zeros, "missing": without}[by]
-    made = (change(batch, modality) for batch in batches)
+    made = (with_zeros(batch, modality) for batch in batches)
   return (put_batch(batch, run.mesh) for batch in made)
 
 
@@ -85,14 +87,3 @@ def with_zeros(batch: Batch, modality: str) -> Batch:
   return made | (
     {quality: np.ones_like(batch[quality])} if quality in batch else {}
   )
-
-
-def without(batch: Batch, modality: str) -> Batch:
-  """The modality masked and zero, as modality dropout leaves it."""
-  values = batch[modality]
-  mask = batch.get(f"{modality}_mask", np.ones(values.shape[:2], bool))
-  return {
-    **batch,
-    modality: np.zeros_like(values),
-    f"{modality}_mask": np.zeros_like(mask),
-  }

@@ -5,6 +5,7 @@ from typing import Any
 
 from rollingq_jax.analysis.conditions import REPLACEMENTS, replaced
 from rollingq_jax.analysis.restore import Trained
+from rollingq_jax.condition import Condition
 from rollingq_jax.training.run import evaluate_batches, evaluate_split
 
 # Of every modality that are hit, for protocols that hit part of them.
@@ -16,17 +17,18 @@ Row = dict[str, Any]
 def robustness(trained: Trained, levels: Iterable[float]) -> list[Row]:
   """A row as it is, then one for each modality and level of more noise."""
   run, state = trained
-  conditions: list[tuple[str | None, float]] = [(None, 0.0)]
-  modalities = run.config.modalities
-  conditions += [(m, float(level)) for m in modalities for level in levels]
+  conditions = [
+    Condition(name, float(level))
+    for name in run.config.modalities
+    for level in levels
+  ]
+  plain = evaluate_split(run, state, "test")
   return [
-    {"modality": modality, "level": level}
-    | task_metrics(
-      evaluate_split(
-        run, state, "test", {} if modality is None else {modality: level}
-      )
-    )
-    for modality, level in conditions
+    {"modality": None, "level": 0.0} | task_metrics(plain),
+    *(
+      x._asdict() | task_metrics(evaluate_split(run, state, "test", x))
+      for x in conditions
+    ),
   ]
 
 

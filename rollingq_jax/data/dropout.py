@@ -37,3 +37,19 @@ class DropModalities(grain.transforms.RandomMap):
       if name in gone:
         made[name] = np.zeros_like(element[name])
     return made
+
+
+def without(batch: Any, modality: str) -> Any:
+  """The batch with a modality masked and zero, as `DropModalities` leaves it.
+
+  Args:
+    batch: arrays [batch, ...]; a mask is over the first axis after the batch's.
+    modality: name.
+  """
+  values = batch[modality]
+  mask = batch.get(f"{modality}_mask", np.ones(values.shape[:2], bool))
+  return {
+    **batch,
+    modality: np.zeros_like(values),
+    f"{modality}_mask": np.zeros_like(mask),
+  }

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
+from rollingq_jax.condition import condition_of
 from rollingq_jax.report import charts, metrics
 from rollingq_jax.report.content import (
   Cell,
@@ -14,7 +15,7 @@ from rollingq_jax.report.content import (
   text_cell,
 )
 from rollingq_jax.report.gather import Run, by_method, slug
-from rollingq_jax.report.run_files import Line, extra_noise
+from rollingq_jax.report.run_files import Line
 from rollingq_jax.report.run_sections import mean_table
 
 Key = tuple[str, ...]
@@ -69,8 +70,9 @@ def _noise_rows(run: Run, score: str) -> dict[tuple[str, Number], Number]:
     return {(x["modality"] or "", x["level"]): x.get(score) for x in analysed}
   rows = {}
   for line in run.files.metrics["test"]:
-    key = next(iter(extra_noise(line).items()), ("", 0.0))
-    rows[key] = line[score]
+    modality, level = condition_of(line) or ("", 0.0)
+    if level is not None:
+      rows[modality, level] = line[score]
   return rows
 
 

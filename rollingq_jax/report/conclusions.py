@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rollingq_jax.condition import split_metric
 from rollingq_jax.report import metrics
 from rollingq_jax.report.content import Number, show
 from rollingq_jax.report.gather import Gathered, Study
@@ -75,9 +76,10 @@ def _under_noise(pairs: Sequence[Entry], score: str) -> list[Conclusion]:
 
 def _condition(pair: Entry) -> str:
   """Where and by how much, such as `audio 0.5 +1.8`."""
-  modality, _, level = pair["metric"].partition("@")[2].partition("=")
+  _, condition = split_metric(pair["metric"])
+  assert condition is not None
   mean = _signed(pair["mean"], metrics.unit(pair["metric"]))
-  return f"{modality} {level} {mean}"
+  return f"{condition.modality} {condition.amount} {mean}"
 
 
 def _noise_sentence(
@@ -85,8 +87,8 @@ def _noise_sentence(
 ) -> str:
   listed = "; ".join(f"{x} ({', '.join(y)})" for x, y in methods.items())
   return (
-    f"{verdict.capitalize()} than {against} here under further noise, by "
-    f"{metrics.label(score)}: {listed}."
+    f"{verdict.capitalize()} than {against} here where one modality is worse, "
+    f"by {metrics.label(score)}: {listed}."
   )
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+from rollingq_jax.condition import split_metric
 from rollingq_jax.report.run_files import Line
 from rollingq_jax.report.summary import HEADS, NUMBERS, SHARES
 
@@ -18,15 +19,12 @@ LOWER_IS_BETTER = frozenset({"mae", "mse", "loss"})
 
 def label(metric: str) -> str:
   """`accuracy@audio=0.5` is "accuracy, audio with noise 0.5"."""
-  name, _, condition = metric.partition("@")
+  name, condition = split_metric(metric)
   kind, _, modality = name.partition("/")
   known = SHARES | NUMBERS | BY_MODALITY
   text = known.get(kind, kind.replace("_", " "))
   text += f", {modality}" if modality else ""
-  if condition:
-    noisy, _, level = condition.partition("=")
-    text += f", {noisy} with noise {level}"
-  return text
+  return f"{text}, {condition}" if condition else text
 
 
 def unit(metric: str) -> str:

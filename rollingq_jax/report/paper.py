@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from rollingq_jax.condition import Condition, condition_of
 from rollingq_jax.report.content import (
   Cell,
   Number,
@@ -16,7 +17,6 @@ from rollingq_jax.report.content import (
   text_cell,
 )
 from rollingq_jax.report.gather import Run, system
-from rollingq_jax.report.run_files import extra_noise
 
 
 def load_paper() -> dict[str, Any]:
@@ -138,9 +138,9 @@ def _noise(
 
 
 def _at_noise(run: Run, modality: str, level: Number) -> Number | None:
-  wanted = {modality: level} if level else {}
+  wanted = Condition(modality, level) if level else None
   for line in run.files.metrics["test"]:
-    if extra_noise(line) == wanted:
+    if condition_of(line) == wanted:
       return line["accuracy"]
   return None
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from rollingq_jax.condition import condition_of
 from rollingq_jax.report import charts, metrics
 from rollingq_jax.report.analysis_sections import confusion_figure
 from rollingq_jax.report.content import (
@@ -13,7 +14,6 @@ from rollingq_jax.report.content import (
 )
 from rollingq_jax.report.gather import Run
 from rollingq_jax.report.geometry import geometry_figures, rotation_figures
-from rollingq_jax.report.run_files import extra_noise
 from rollingq_jax.report.run_sections import series
 
 SPLITS = {"train": "training", "validation": ""}
@@ -111,11 +111,8 @@ def _tests(run: Run) -> Table:
   names = [name for name in names if name in run.plain_test]
   rows = []
   for line in run.files.metrics["test"]:
-    noise = ", ".join(
-      f"{x} with noise {y:g}" for x, y in extra_noise(line).items()
-    )
     cells = (number_cell(line.get(x), metrics.unit(x)) for x in names)
-    rows.append([text_cell(noise or "as it is"), *cells])
+    rows.append([text_cell(str(condition_of(line) or "as it is")), *cells])
   columns = [_heading(name) for name in names]
   caption = f"{run.label}: test split"
   return Table(f"{run.name}-test", caption, ["condition", *columns], rows)

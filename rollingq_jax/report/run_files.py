@@ -74,13 +74,3 @@ def extras(config: dict[str, Any]) -> list[str]:
     "gated attention": heads.get("gate_attention", False),
   }
   return [word for word, is_so in words.items() if is_so]
-
-
-def extra_noise(line: Line) -> dict[str, float]:
-  """Levels at which a test line's modalities were mixed with more noise."""
-  prefix = "extra_noise/"
-  return {
-    key.removeprefix(prefix): value
-    for key, value in line.items()
-    if key.startswith(prefix)
-  }

@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rollingq_jax.condition import condition_of
 from rollingq_jax.errors import UserError
 from rollingq_jax.report.run_files import (
   Line,
   RunFiles,
-  extra_noise,
   extras,
   read_run,
 )
@@ -97,8 +97,8 @@ def _layers(run: RunFiles) -> dict[str, str]:
 
 
 def test_table(run: RunFiles) -> Table:
-  """Metrics on test, and the score with more noise on one modality."""
-  plain, *noisy = run.metrics["test"]
+  """Metrics on test, and the score where one modality is worse."""
+  plain, *worse = run.metrics["test"]
   table = Table(
     title=f"Test split ({', '.join(_what_was_tested(run))})",
     title_justify="left",
@@ -123,9 +123,8 @@ def test_table(run: RunFiles) -> Table:
   first = run.modalities[0]
   if f"air/{first}" in plain:
     _add_attention_rows(table, plain, first)
-  for line in noisy:
-    (name, level), *_ = extra_noise(line).items()
-    label = f"{labels[run.score]}, {name} with noise {level:g}"
+  for line in worse:
+    label = f"{labels[run.score]}, {condition_of(line)}"
     table.add_row(label, _score(run, line))
   return table
 

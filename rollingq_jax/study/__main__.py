@@ -68,7 +68,14 @@ def _parser() -> Parser:
   parser.add_config()
   add = parser.add_argument
   add("--methods", required=True, metavar="A,B,...", help="see below")
-  add("--seeds", type=int, default=5, metavar="N", help="0 to N - 1")
+  add("--seeds", type=int, default=5, metavar="N", help="how many")
+  add(
+    "--first_seed",
+    type=int,
+    default=0,
+    metavar="N",
+    help="and those that follow; 0 if it is not given",
+  )
   add(
     "--workdir",
     required=True,
@@ -148,6 +155,8 @@ def _question(
   for name in ("seeds", "sweep_seeds", "parallel"):
     if getattr(args, name) < 1:
       raise UserError(f"--{name} is {getattr(args, name)}; expected at least 1")
+  if args.first_seed < 0:
+    raise UserError(f"--first_seed is {args.first_seed}; expected at least 0")
   methods = parse_methods(args.methods)
   names = [method.name for method in methods]
   settings = [] if args.sweep is None else read_sweep(args.sweep)
@@ -166,7 +175,7 @@ def _question(
     config=args.config,
     overrides=_joined(overrides),
     methods=tuple(methods),
-    seeds=tuple(range(args.seeds)),
+    seeds=tuple(range(args.first_seed, args.first_seed + args.seeds)),
     vanilla=vanilla,
     controls=tuple(name for name in controls if name != vanilla),
     num_settings=len(settings),

@@ -13,7 +13,8 @@ from rollingq_jax.analysis.paired import (
   mean_of,
   paired_difference,
 )
-from rollingq_jax.report.run_files import Line, extra_noise, read_run
+from rollingq_jax.condition import condition_of, metric_name
+from rollingq_jax.report.run_files import Line, read_run
 from rollingq_jax.study.methods import Method
 from rollingq_jax.study.runs import Outcome, PlannedRun
 from rollingq_jax.study.sweep import Tried
@@ -109,7 +110,7 @@ def make_study(
 
 
 def collect(question: Question, runs: Iterable[PlannedRun]) -> Table:
-  """Metrics of the test split; the score alone under more noise."""
+  """Metrics of the test split; the score alone where a modality is worse."""
   values: dict[str, dict[str, dict[int, Any]]] = {}
   for run in runs:
     for name, value in _test_metrics(run.folder).items():
@@ -143,12 +144,12 @@ def _test_metrics(folder: Path) -> Line:
   run = read_run(folder)
   metrics: Line = {}
   for line in run.metrics["test"]:
-    noise = extra_noise(line)
-    if not noise:
+    condition = condition_of(line)
+    if condition is None:
       plain = {k: v for k, v in line.items() if k not in NOT_METRICS}
       metrics = plain | metrics
-    for modality, level in noise.items():
-      metrics[f"{run.score}@{modality}={level:g}"] = line[run.score]
+    else:
+      metrics[metric_name(run.score, condition)] = line[run.score]
   return metrics
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rollingq_jax.condition import make_conditions
 from rollingq_jax.config import check_workdir, load_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.jsonl import read_lines
@@ -88,7 +89,6 @@ def plan_run(
   config: Any = load_config(spec, all_options)
   check_workdir(config, folder, is_pinned=False)
   evaluation = config.evaluation
-  conditions = len(evaluation.noise_levels) * len(config.modalities)
   if setting is not None and evaluation.selection_split != "validation":
     raise UserError(
       "--sweep chooses on validation, but config.evaluation.selection_split "
@@ -101,7 +101,7 @@ def plan_run(
     spec,
     all_options,
     config.total_epochs,
-    1 + conditions,
+    1 + len(make_conditions(config)),
     setting,
   )
 

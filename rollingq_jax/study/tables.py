@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from rollingq_jax.condition import split_metric
 from rollingq_jax.report.summary import NUMBERS, SHARES
 
 PAGE_FILE = "study.md"
@@ -95,7 +96,7 @@ def _labels(study: Study) -> dict[str, str]:
 
 
 def _scores(study: Study) -> list[str]:
-  """The score, and the same under more noise."""
+  """The score, and the same where a modality is worse."""
   score = score_of(study)
   if score is None:
     return []
@@ -206,10 +207,10 @@ def _failures(study: Study) -> TextTable:
 
 def _heading(metric: str) -> str:
   """accuracy@audio=0.5 -> audio noise 0.5; air/audio -> AIR audio."""
-  _, at, condition = metric.partition("@")
-  if at:
-    modality, _, level = condition.partition("=")
-    return f"{modality} noise {level}"
+  _, condition = split_metric(metric)
+  if condition is not None:
+    kind = "" if condition.level is None else "noise "
+    return f"{condition.modality} {kind}{condition.amount}"
   kind, slash, modality = metric.partition("/")
   kind = {"air": "AIR"}.get(kind, kind)
   return f"{kind} {modality}" if slash else metric.replace("_", " ")

@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rollingq_jax.condition import Condition
 from rollingq_jax.jsonl import read_lines
 
 METRICS_FILE = "metrics.jsonl"
 ROLLINGQ_FILE = "rollingq.jsonl"
 # There where something was rolled.
 GEOMETRY_FILE = "geometry.jsonl"
-# Before a modality's name, for the level of noise mixed into it once more.
-EXTRA_NOISE = "extra_noise/"
 
 
 class RunLog:
@@ -49,21 +48,28 @@ class RunLog:
       self._events.close()
 
   def metrics(
-    self, step: int, epoch: int, split: str, values: dict[str, float]
+    self,
+    step: int,
+    epoch: int,
+    split: str,
+    values: dict[str, float],
+    condition: Condition | None = None,
   ) -> None:
     """Adds a line to `metrics.jsonl` and scalars to the events.
 
-    Levels of extra noise among the values are part of the events' names.
+    Args:
+      step: optimizer steps so far.
+      epoch: from 0.
+      split: of the data.
+      values: of the metrics.
+      condition: that the split was under, if any; part of the events' names.
     """
-    line = {"step": step, "epoch": epoch, "split": split, **values}
-    self._append(METRICS_FILE, line)
-    noise = {k: v for k, v in values.items() if k.startswith(EXTRA_NOISE)}
-    levels = [
-      f"{name.removeprefix(EXTRA_NOISE)}_noise_{level:g}"
-      for name, level in noise.items()
-    ]
-    shown = {k: v for k, v in values.items() if k not in noise}
-    self.scalars(step, "_".join([split, *levels]), shown)
+    line = {"step": step, "epoch": epoch, "split": split}
+    if condition is not None:
+      line |= condition.fields()
+      split = f"{split}_{str(condition).replace(' with', '').replace(' ', '_')}"
+    self._append(METRICS_FILE, line | values)
+    self.scalars(step, split, values)
 
   def window(self, line: dict[str, Any]) -> None:
     """Adds a line to `rollingq.jsonl`, and head means to the events."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import grain
 import jax
 
+from rollingq_jax.condition import make_conditions
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.errors import UserError
 from rollingq_jax.rolling import RollingQInfo
@@ -20,7 +21,7 @@ from rollingq_jax.training.lines import (
   train_metrics,
   window_lines,
 )
-from rollingq_jax.training.logs import EXTRA_NOISE, RunLog
+from rollingq_jax.training.logs import RunLog
 from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import (
   Run,
@@ -211,26 +212,22 @@ def observe_balance(run: Run, state: TrainState, epoch: int) -> TrainState:
 def test(
   run: Run, state: TrainState, outputs: Outputs, stop: StopRequest
 ) -> None:
-  """Evaluates the test split, as it is and with more noise on one modality.
+  """Evaluates the test split, as it is and where one modality is worse.
 
   The lines are written together, so that a run either has all or none.
   """
-  evaluation = run.config.evaluation
-  if evaluation.checkpoint == "best":
+  if run.config.evaluation.checkpoint == "best":
     state = outputs.checkpoints.restore_best(state)
-  conditions: list[dict[str, float]] = [{}]
-  for level in evaluation.noise_levels:
-    conditions += [{name: level} for name in run.config.modalities]
   results = []
-  for extra in conditions:
+  for condition in (None, *make_conditions(run.config)):
     outputs.screen.advance(run.total_steps, "testing")
     if stop:
       return
-    results.append((extra, evaluate_split(run, state, "test", extra)))
+    metrics = evaluate_split(run, state, "test", condition)
+    results.append((metrics, condition))
   epoch = run.config.total_epochs - 1
-  for extra, metrics in results:
-    noise = {f"{EXTRA_NOISE}{name}": level for name, level in extra.items()}
-    outputs.log.metrics(run.total_steps, epoch, "test", noise | metrics)
+  for metrics, condition in results:
+    outputs.log.metrics(run.total_steps, epoch, "test", metrics, condition)
 
 
 def _any_rolled(infos: dict[str, RollingQInfo]) -> bool:

@@ -10,12 +10,14 @@ import optax
 from jax.sharding import Mesh
 
 from rollingq_jax.balance import Balance
+from rollingq_jax.condition import Condition
 from rollingq_jax.data import (
   Dataset,
   evaluation_batches,
   load_dataset,
   training_batches,
 )
+from rollingq_jax.data.dropout import without
 from rollingq_jax.data.pipeline import prefetched
 from rollingq_jax.data.source import Source
 from rollingq_jax.evaluation import Task, evaluate, make_eval_step
@@ -202,11 +204,32 @@ def evaluate_split(
   run: Run,
   state: TrainState,
   split: str,
-  extra_noise: Mapping[str, float] | None = None,
+  condition: Condition | None = None,
 ) -> dict[str, float]:
-  """Metrics of a split, each sample counted once."""
-  batches = batches_of(run, run.dataset.splits[split], extra_noise)
-  return evaluate_batches(run, state, on_device(run, batches))
+  """Metrics of a split, each sample counted once.
+
+  Args:
+    run: see `prepare`.
+    state: its variables are evaluated.
+    split: of the data.
+    condition: that the split is under, if any.
+  """
+  batches = split_batches(run, split, condition)
+  return evaluate_batches(run, state, batches)
+
+
+def split_batches(
+  run: Run, split: str, condition: Condition | None = None
+) -> Iterator[dict[str, jax.Array]]:
+  """The batches of a split, under a condition, on the mesh."""
+  source = run.dataset.splits[split]
+  if condition is None:
+    return on_device(run, batches_of(run, source))
+  modality, level = condition
+  if level is not None:
+    return on_device(run, batches_of(run, source, {modality: level}))
+  batches: Iterable[Any] = prefetched(batches_of(run, source), run.config)
+  return (put_batch(without(batch, modality), run.mesh) for batch in batches)
 
 
 def evaluate_batches(

@@ -18,11 +18,11 @@ from rollingq_jax.analysis.conditions import (
   other_rows,
   with_modality,
   with_zeros,
-  without,
 )
 from rollingq_jax.analysis.results import write_result
 from rollingq_jax.analysis.timing import median_ms
 from rollingq_jax.config import load_config
+from rollingq_jax.data.dropout import without
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.models.classifier import ClassifierOutput
 

@@ -40,15 +40,19 @@ def test_neither_tensorflow_nor_pytorch_is_imported(unbroken):
 def test_the_last_lines_are_the_test_split(unbroken):
   workdir, _ = unbroken
   lines = _lines(workdir / "metrics.jsonl")
-  assert [line["split"] for line in lines[-8:]] == ["validation"] + ["test"] * 7
-  plain, *noisy = lines[-7:]
-  assert not [key for key in plain if key.startswith("extra_noise")]
+  splits = [line["split"] for line in lines[-10:]]
+  assert splits == ["validation"] + ["test"] * 9
+  plain, *worse = lines[-9:]
+  assert not [k for k in plain if k.startswith(("extra_noise", "missing"))]
   conditions = [
-    {k: v for k, v in line.items() if k.startswith("extra_noise")}
-    for line in noisy
+    {k: v for k, v in line.items() if k.startswith(("extra_noise", "missing"))}
+    for line in worse
   ]
   assert {"extra_noise/audio": 0.5} in conditions
   assert {"extra_noise/visual": 1.0} in conditions
+  assert conditions[-2:] == [{"missing/audio": 1.0}, {"missing/visual": 1.0}]
+  # Nothing is left to attend to but the other one, and the class token.
+  assert [line["share/audio"] for line in worse[-2:]] == [0.0, 1.0]
   for key in ("accuracy", "macro_f1", "probe/audio", "air/audio"):
     assert isinstance(plain[key], float)
   assert plain["share/audio"] + plain["share/visual"] == pytest.approx(1.0)
@@ -67,6 +71,7 @@ def test_one_line_an_epoch_and_a_closing_table(unbroken):
   assert rolled == [w["epoch"] for w in windows if any(w["rolled"])]
   assert "What RollingQ did" in output
   assert "accuracy, audio with noise 0.5" in output
+  assert "accuracy, visual missing" in output
   assert "\x1b" not in output
 
 
@@ -93,6 +98,7 @@ def test_tensorboard_shows_the_same_scalars(unbroken):
     for name in ("audio", "visual"):
       level = line.pop(f"extra_noise/{name}", None)
       split += "" if level is None else f"_{name}_noise_{level:g}"
+      split += f"_{name}_missing" if line.pop(f"missing/{name}", 0) else ""
     expected |= {(f"{split}/{name}", step): x for name, x in line.items()}
   for line in _lines(workdir / "rollingq.jsonl"):
     values = {"angle": line["angle"]}

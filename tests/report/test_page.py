@@ -234,10 +234,8 @@ def test_under_noise_only_what_can_be_told_apart_is_said(make_study):
   noisy = [x | {"metric": "accuracy@audio=0.5"} for x in content["paired"]]
   _edit(study / "study.json", paired=content["paired"] + noisy)
   said = _said(study, "yes")
-  expected = (
-    "attention here under further noise, by accuracy: rollingq (audio 0.5"
-  )
-  assert f"Better than {expected} +10.0)" in said
+  expected = "attention here where one modality is worse, by accuracy"
+  assert f"Better than {expected}: rollingq (audio 0.5 +10.0)" in said
   assert "concat (" not in said
   assert "noise" not in _said(study, "no")
   assert "4 differences are looked at" in _said(study, "note")

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from rollingq_jax.condition import Condition, condition_of
 from rollingq_jax.errors import UserError
 from rollingq_jax.report import draw_curves, print_summary
-from rollingq_jax.report.run_files import extra_noise, read_run
+from rollingq_jax.report.run_files import read_run
 
 
 def _metrics(epoch, split, attention, **more):
@@ -187,9 +188,9 @@ def test_lines_are_sorted_by_split_and_rotations_found(workdir):
   sizes = {split: len(lines) for split, lines in run.metrics.items()}
   assert sizes == {"train": 4, "validation": 4, "test": 2}
   assert [w["epoch"] for w in run.rotations] == [2]
-  assert [extra_noise(line) for line in run.metrics["test"]] == [
-    {},
-    {"audio": 0.5},
+  assert [condition_of(line) for line in run.metrics["test"]] == [
+    None,
+    Condition("audio", 0.5),
   ]
 
 

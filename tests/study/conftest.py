@@ -22,6 +22,7 @@ package = types.ModuleType("rollingq_jax")
 package.__file__ = os.environ["PACKAGE"]
 package.__path__ = [os.path.dirname(package.__file__)]
 sys.modules["rollingq_jax"] = package
+from rollingq_jax.condition import make_conditions
 from rollingq_jax.config import load_config, save_config
 
 stopped = []
@@ -64,9 +65,8 @@ if rate > 0.1:
   write("test", accuracy=base + seed * seed / 16, **{"air/audio": None})
 else:
   write("test")
-for level in config.evaluation.noise_levels:
-  for name in config.modalities:
-    write("test", **{f"extra_noise/{name}": level, "accuracy": base})
+for condition in make_conditions(config):
+  write("test", **condition.fields(), accuracy=base)
 """
 OPTIONS = (
   "--seeds=2",

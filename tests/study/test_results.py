@@ -117,7 +117,7 @@ def test_what_a_run_wrote_into_its_config_fits(tmp_path, repo_root):
   made = load_config(spec, ["--config.seed=1", "--config.data.splits=by hand"])
   save_config(made, tmp_path)
   run = plan_run("attention", 1, tmp_path, spec, ())
-  # Plain, and three levels on each of two modalities.
-  assert (run.num_tests, run.epochs) == (7, made.total_epochs)
+  # Plain, and three levels on each of two modalities, and without each.
+  assert (run.num_tests, run.epochs) == (9, made.total_epochs)
   with pytest.raises(UserError, match="another config: seed is 2, there 1"):
     plan_run("attention", 2, tmp_path, spec, ())

@@ -205,6 +205,7 @@ def test_two_studies_do_not_share_a_folder(study, tmp_path, capsys):
     (["--config.sed=1"], "did you mean --config.seed?"),
     (["--config.seed=1"], "those of --seeds"),
     (["--seeds=0"], "expected at least 1"),
+    (["--first_seed=-1"], "expected at least 0"),
     (["--vanilla=sum"], "'sum' is not among --methods"),
     (["--controls=sum"], "'sum' is not among --methods"),
     (["--sweep=nowhere.py"], "there is no file nowhere.py"),
@@ -272,3 +273,10 @@ def test_holm_counts_a_pair_once(study, tmp_path, read_study):
   for line in lines:
     assert line["t_p"] == pytest.approx(p)
     assert line["t_p_holm"] == pytest.approx(p)
+
+
+def test_seeds_may_be_others_than_the_first(study, tmp_path):
+  assert study.run(tmp_path, "--seeds=1", "--first_seed=20") == 0
+  made = json.loads((tmp_path / "study.json").read_text())
+  assert made["seeds"] == [20]
+  assert (tmp_path / "concat" / "20" / "metrics.jsonl").exists()
