@@ -41,7 +41,7 @@ def browse(
   output: Any = jax.device_get(apply(variables, batch))
   names = tuple(run.config.modalities)
   lacking = {
-    name: jax.device_get(apply(variables, without(batch, name))).logits
+    name: jax.device_get(apply(variables, without(batch, name, names))).logits
     for name in names
     if len(names) > 1
   }

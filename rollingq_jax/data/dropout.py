@@ -1,5 +1,6 @@
 """Modality dropout: whole modalities are missing from training samples."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -39,17 +40,21 @@ class DropModalities(grain.transforms.RandomMap):
     return made
 
 
-def without(batch: Any, modality: str) -> Any:
+def without(batch: Any, modality: str, modalities: Sequence[str]) -> Any:
   """The batch with a modality masked and zero, as `DropModalities` leaves it.
 
   Args:
     batch: arrays [batch, ...]; a mask is over the first axis after the batch's.
-    modality: name.
+    modality: to take away.
+    modalities: all of them; each gets a mask, so that all batches that lack
+      one modality are of one form.
   """
-  values = batch[modality]
-  mask = batch.get(f"{modality}_mask", np.ones(values.shape[:2], bool))
-  return {
-    **batch,
-    modality: np.zeros_like(values),
-    f"{modality}_mask": np.zeros_like(mask),
+  masks = {
+    f"{name}_mask": batch.get(
+      f"{name}_mask", np.ones(batch[name].shape[:2], bool)
+    )
+    for name in modalities
   }
+  gone = np.zeros_like(masks[f"{modality}_mask"])
+  made = {**batch, **masks, modality: np.zeros_like(batch[modality])}
+  return {**made, f"{modality}_mask": gone}

@@ -60,8 +60,13 @@ class Outcome(NamedTuple):
 
 
 def with_variant(spec: str, variant: str) -> str:
-  """The spec of a config with more variants."""
-  return f"{spec}{',' if ':' in spec else ':'}{variant}"
+  """The spec of a config with more variants, which replace those it has."""
+  path, _, before = spec.partition(":")
+  given = {word.partition("=")[0] for word in variant.split(",")}
+  kept = [
+    x for x in before.split(",") if x and x.partition("=")[0] not in given
+  ]
+  return f"{path}:{','.join([*kept, variant])}"
 
 
 def plan_run(

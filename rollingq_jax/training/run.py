@@ -229,7 +229,9 @@ def split_batches(
   if level is not None:
     return on_device(run, batches_of(run, source, {modality: level}))
   batches: Iterable[Any] = prefetched(batches_of(run, source), run.config)
-  return (put_batch(without(batch, modality), run.mesh) for batch in batches)
+  names = tuple(run.config.modalities)
+  made = (without(batch, modality, names) for batch in batches)
+  return (put_batch(batch, run.mesh) for batch in made)
 
 
 def evaluate_batches(

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -73,11 +74,16 @@ def test_zeros_are_the_mean_input(batch):
 
 
 def test_what_is_missing_has_a_mask_without_a_true(batch):
-  made = without(batch, "visual")
+  names = ("audio", "visual")
+  made = without(batch, "visual", names)
   assert made["visual_mask"].shape == (SIZE, 2)
   assert not made["visual_mask"].any()
   assert made["audio_mask"] is batch["audio_mask"]
-  assert not without(batch, "audio")["audio_mask"].any()
+  heard = without(batch, "audio", names)
+  assert not heard["audio_mask"].any()
+  # One program for both.
+  assert heard["visual_mask"].all()
+  assert jax.tree.map(np.shape, heard) == jax.tree.map(np.shape, made)
 
 
 def test_entropy_is_a_share_of_the_largest():

@@ -10,7 +10,12 @@ from rollingq_jax.config import load_config, save_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.study.methods import parse_methods
 from rollingq_jax.study.results import Question, Sweeps, make_study
-from rollingq_jax.study.runs import Outcome, PlannedRun, plan_run
+from rollingq_jax.study.runs import (
+  Outcome,
+  PlannedRun,
+  plan_run,
+  with_variant,
+)
 from rollingq_jax.study.tables import make_tables, print_tables
 
 METHODS = tuple(parse_methods("attention,concat,rollingq"))
@@ -121,3 +126,15 @@ def test_what_a_run_wrote_into_its_config_fits(tmp_path, repo_root):
   assert (run.num_tests, run.epochs) == (9, made.total_epochs)
   with pytest.raises(UserError, match="another config: seed is 2, there 1"):
     plan_run("attention", 2, tmp_path, spec, ())
+
+
+@pytest.mark.parametrize(
+  ("spec", "whole"),
+  [
+    ("a.py", "a.py:fusion=unimodal,modalities=kar"),
+    ("a.py:noise=none", "a.py:noise=none,fusion=unimodal,modalities=kar"),
+    ("a.py:modalities=fou+kar", "a.py:fusion=unimodal,modalities=kar"),
+  ],
+)
+def test_variants_of_a_method_replace_those_of_the_config(spec, whole):
+  assert with_variant(spec, "fusion=unimodal,modalities=kar") == whole
