@@ -116,6 +116,7 @@ STUDIES = {
 }
 # Seeds of the README's studies are left alone.
 FIRST_SEED = 20
+NOISE_LEVELS = "--config.evaluation.noise_levels=(0.5,1.0)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,7 +152,7 @@ def arguments(study: NamedStudy, data: Path | None) -> list[str]:
   controls = [name for name in CONTROLS if name in methods]
   words = [f"--config={spec}", f"--methods={','.join(methods)}"]
   words += [f"--controls={','.join(controls)}", f"--seeds={study.seeds}"]
-  words += [f"--first_seed={FIRST_SEED}", *study.options]
+  words += [f"--first_seed={FIRST_SEED}", NOISE_LEVELS, *study.options]
   if config in FOLDERS:
     if data is None:
       raise UserError(f"{config} is not shipped; name its folder by --data")
