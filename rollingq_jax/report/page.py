@@ -10,18 +10,18 @@ from rollingq_jax.errors import UserError
 from rollingq_jax.report.analysis_sections import (
   calibration_section,
   classes_section,
-  correlation_section,
   ood_section,
   replacement_section,
-  robustness_section,
 )
 from rollingq_jax.report.browser import browser_section
 from rollingq_jax.report.conclusions import Conclusion, conclusions
 from rollingq_jax.report.content import Figure, Section, Table
+from rollingq_jax.report.correlation_section import correlation_section
 from rollingq_jax.report.gather import Gathered, Run
 from rollingq_jax.report.geometry import geometry_section
 from rollingq_jax.report.paper import paper_section
 from rollingq_jax.report.protocol import protocol_section
+from rollingq_jax.report.robustness_section import robustness_section
 from rollingq_jax.report.run_details import Details, details
 from rollingq_jax.report.run_sections import (
   cost_section,
