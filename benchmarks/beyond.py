@@ -1,0 +1,268 @@
+"""Tables and figure of docs/beyond.md, from the values in docs/study.
+
+    python -m benchmarks.beyond [--values docs/study] [--page docs/beyond.md]
+
+A table is written between its marks in the page, in place of the old one. The
+values are those that `python -m benchmarks.studies --write docs/study` leaves.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.studies import FACTORIAL, FUSIONS, STUDIES
+from rollingq_jax.analysis.paired import mean_of, paired_difference
+from rollingq_jax.errors import UserError
+from rollingq_jax.report import charts
+from rollingq_jax.report.content import Figure
+from rollingq_jax.report.exports import to_png
+
+ABSENT = "-"
+# Seed -> value, by metric, by method.
+Values = dict[str, dict[str, dict[int, float]]]
+
+DIGITS = {
+  "digits_sensor_failure": "digits, sensor failure",
+  "digits_clean_train": "digits, clean train",
+}
+PARTIAL = {
+  "digits_burst": "burst",
+  "digits_occlusion": "occlusion",
+  "digits_desync": "desync",
+  "digits_delayed_failure": "delayed failure",
+}
+OTHERS = {
+  "av_mnist": "raw digits",
+  "av_mnist_disjoint": "raw digits, new speakers",
+  "votes": "votes",
+  "votes_disjoint": "votes, new actors",
+  "mosi": "MOSI",
+  "mmmo": "MMMO",
+  "mfeat_strong": "fac, pix",
+  "mfeat_weak": "mor, zer",
+  "mfeat_uneven": "fac, mor",
+  "mfeat_three": "3 views",
+  "mfeat_four": "4 views",
+  "mfeat_five": "5 views",
+  "mfeat_six": "6 views",
+}
+SETS = DIGITS | OTHERS
+WITH_EXTRAS = {name: f"{name}+extras" for name in FUSIONS}
+WITH_EXTRAS["late"] = "late+gate"
+
+
+class Column(NamedTuple):
+  """A metric of a study."""
+
+  study: str
+  metric: str
+  label: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Writes all tables and the figure."""
+  parser = argparse.ArgumentParser(prog="python -m benchmarks.beyond")
+  parser.add_argument("--values", type=Path, default=Path("docs/study"))
+  parser.add_argument("--page", type=Path, default=Path("docs/beyond.md"))
+  args = parser.parse_args(argv)
+  found = {name: read_values(args.values, name) for name in STUDIES}
+  values = {name: x for name, x in found.items() if x}
+  text = args.page.read_text()
+  for name, table in tables(values).items():
+    text = put(text, name, table)
+  args.page.write_text(text)
+  args.page.with_suffix(".png").write_bytes(to_png(gains(values)))
+  return 0
+
+
+def read_values(folder: Path, study: str) -> Values:
+  """Of the runs of a study; {} where it has not been written."""
+  path = folder / f"{study}.csv"
+  if not path.is_file():
+    return {}
+  values: Values = {}
+  with path.open(newline="") as file:
+    for row in csv.DictReader(file):
+      method, seed = row.pop("method"), int(row.pop("seed"))
+      for metric, text in row.items():
+        if text:
+          by_metric = values.setdefault(method, {})
+          by_metric.setdefault(metric, {})[seed] = float(text)
+  return values
+
+
+def put(text: str, name: str, table: str) -> str:
+  """The page with a table between its marks.
+
+  Raises:
+    UserError: the page has no such marks.
+  """
+  pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+  made, count = re.subn(
+    pattern, lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL
+  )
+  if not count:
+    raise UserError(f"the page has no line <!-- table: {name} -->")
+  return made
+
+
+def tables(values: dict[str, Values]) -> dict[str, str]:
+  """Markdown of every table by its name."""
+  scores = _columns(values, SETS, "accuracy")
+  noisy = _columns(values, DIGITS | PARTIAL, "accuracy@audio=0.5")
+  parts = _columns(values, PARTIAL, "accuracy")
+  digits = _columns(values, DIGITS, "accuracy")
+  controls = ("uniform", "late", "attention", "uniform+extras")
+  return {
+    "scores": means(values, FACTORIAL, scores),
+    "extras": differences(values, list(WITH_EXTRAS.items()), scores),
+    "digits": means(values, FACTORIAL, [*digits, *noisy[:2]]),
+    "parts": means(values, FACTORIAL, parts),
+    "hypothesis": differences(
+      values,
+      [
+        ("uniform", "attention"),
+        ("concat", "attention"),
+        ("late", "attention"),
+        ("attention", "rollingq1"),
+        ("attention", "rollingq3"),
+        ("uniform+extras", "attention+extras"),
+        ("late+gate", "attention+extras"),
+      ],
+      parts,
+    ),
+    "reproduced": differences(
+      values,
+      [(x, "attention+extras") for x in (*FUSIONS, *controls[1::2])],
+      [*digits, *noisy[:2]],
+    ),
+    "missing": missing(values),
+  }
+
+
+def means(
+  values: dict[str, Values],
+  methods: Sequence[str],
+  columns: Sequence[Column],
+) -> str:
+  """Methods down: mean and standard error in per cent."""
+
+  def cell(method: str, column: Column) -> str:
+    mean = mean_of(values[column.study].get(method, {}).get(column.metric, {}))
+    if mean.mean is None:
+      return ABSENT
+    error = mean.standard_error
+    tail = "" if error is None else f" ± {100 * error:.1f}"
+    return f"{100 * mean.mean:.1f}{tail}"
+
+  return _table("method", methods, columns, cell)
+
+
+def differences(
+  values: dict[str, Values],
+  pairs: Sequence[tuple[str, str]],
+  columns: Sequence[Column],
+) -> str:
+  """Second of each pair minus the first, in points, paired by seed."""
+  names = {f"{new} - {old}": (old, new) for old, new in pairs}
+
+  def cell(name: str, column: Column) -> str:
+    old, new = (
+      values[column.study].get(x, {}).get(column.metric, {})
+      for x in names[name]
+    )
+    return difference(new, old)
+
+  return _table("difference", list(names), columns, cell)
+
+
+def difference(new: dict[int, float], old: dict[int, float]) -> str:
+  """In points; bold where its 95 % interval leaves out zero."""
+  made = paired_difference(new, old)
+  if made.mean is None:
+    return ABSENT
+  text = f"{100 * made.mean:+z.1f}"
+  if made.standard_error is not None:
+    text += f" ± {100 * made.standard_error:.1f} ({made.wins})"
+  if made.low is None or made.high is None:
+    return text
+  return f"**{text}**" if made.low * made.high > 0 else text
+
+
+def missing(values: dict[str, Values]) -> str:
+  """Minus the best model of one modality that is left, paired by seed."""
+  columns = [
+    Column(study, f"accuracy@{name}=missing", f"{label}: no {name}")
+    for study, label in SETS.items()
+    if study in values and len(STUDIES[study].modalities) < 4
+    for name in STUDIES[study].modalities
+  ]
+
+  def cell(method: str, column: Column) -> str:
+    found = values[column.study]
+    left = [
+      found.get(f"unimodal:{name}", {}).get("accuracy", {})
+      for name in STUDIES[column.study].modalities
+      if f"@{name}=" not in column.metric
+    ]
+    best = max(left, key=lambda x: mean_of(x).mean or 0.0)
+    return difference(found.get(method, {}).get(column.metric, {}), best)
+
+  return _table("method", FACTORIAL, columns, cell)
+
+
+def gains(values: dict[str, Values]) -> Figure:
+  """What extras bring to each fusion, on every set."""
+  rows = [
+    {
+      "method": label,
+      "series": old,
+      "seed": seed,
+      "value": after - before[seed],
+    }
+    for study, label in (SETS | PARTIAL).items()
+    for old, new in WITH_EXTRAS.items()
+    for before in [values.get(study, {}).get(old, {}).get("accuracy", {})]
+    for seed, after in values.get(study, {})
+    .get(new, {})
+    .get("accuracy", {})
+    .items()
+    if seed in before
+  ]
+  names = list(dict.fromkeys(row["method"] for row in rows))
+  title = "Accuracy with extras minus without, paired by seed"
+  spec = charts.grouped_dots(rows, names, list(WITH_EXTRAS), title, "%")
+  return Figure("gains", title, title, spec)
+
+
+def _columns(
+  values: dict[str, Values], labels: dict[str, str], metric: str
+) -> list[Column]:
+  noise = metric.partition("@")[2].replace("=", " noise ")
+  return [
+    Column(study, metric, f"{label}, {noise}" if noise else label)
+    for study, label in labels.items()
+    if study in values
+  ]
+
+
+def _table(
+  corner: str,
+  rows: Sequence[str],
+  columns: Sequence[Column],
+  cell: Callable[[str, Column], str],
+) -> str:
+  lines = [
+    [corner, *(column.label for column in columns)],
+    ["---"] * (len(columns) + 1),
+    *([row, *(cell(row, column) for column in columns)] for row in rows),
+  ]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
