@@ -51,6 +51,7 @@ PARTS = tuple(
     ("no_loss", "gated,gate=on"),
   )
 )
+EXTRAS = ("uniform+extras", "attention+extras")
 CONTROLS = ("concat", "uniform", "late", "uniform+extras")
 
 
@@ -76,6 +77,12 @@ def _views(*names: str) -> NamedStudy:
 STUDIES = {
   "digits_sensor_failure": _digits("sensor_failure"),
   "digits_clean_train": _digits("clean_train"),
+  # As many samples as the experiment had that found the extras.
+  "digits_all_of_train": _digits(
+    "sensor_failure",
+    methods=(*FUSIONS[:3], *FUSIONS[4:], "late", *EXTRAS),
+    options=("--config.data.train_on_validation=True",),
+  ),
   "digits_parts": _digits(
     "clean_train", methods=("attention", "uniform", *PARTS)
   ),

@@ -42,6 +42,9 @@ def get_config(arg: str = "") -> ConfigDict:
   # How the splits of prepared data were made; written by the run, or checked
   # where it is given.
   data.splits = placeholder(str)
+  # Whether the validation split is trained on too, once all is chosen. What is
+  # said of it is no estimate then.
+  data.train_on_validation = False
   # Time steps kept of a sequence; unset: the data set's own choice.
   data.num_frames = placeholder(int)
   # Whether no speaker, or actor, is in two splits.

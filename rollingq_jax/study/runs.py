@@ -99,6 +99,11 @@ def plan_run(
       "--sweep chooses on validation, but config.evaluation.selection_split "
       f"is {evaluation.selection_split!r}; set it to validation"
     )
+  if setting is not None and config.data.train_on_validation:
+    raise UserError(
+      "--sweep chooses on validation, which config.data.train_on_validation "
+      "has the runs trained on; leave it out until settings are chosen"
+    )
   return PlannedRun(
     method,
     seed,

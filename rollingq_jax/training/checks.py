@@ -166,6 +166,7 @@ def check_config(config: Any) -> None:
     _check_encoder(config.model, name)
   if config.task == "regression":
     _check_regression(config)
+  _check_selection(config)
   _check_heads(config.model)
   _check_known(config, "pretrained.modalities", config.pretrained.modalities)
   condition = config.model.condition
@@ -194,6 +195,17 @@ def check_config(config: Any) -> None:
       f"{config.model.fusion!r} with config.model.pool {config.model.pool!r} "
       "has no query to roll; use attention, or mult, jmt or mmml with pool "
       "attention, or --config.rollingq.enabled=False"
+    )
+
+
+def _check_selection(config: Any) -> None:
+  """Nothing can be chosen on samples that are trained on."""
+  evaluation = config.evaluation
+  chooses = (evaluation.checkpoint, evaluation.selection_split)
+  if config.data.train_on_validation and chooses == ("best", "validation"):
+    raise UserError(
+      "config.data.train_on_validation is True, so the best epoch cannot be "
+      "told on validation; use --config.evaluation.checkpoint=last"
     )
 
 

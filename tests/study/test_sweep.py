@@ -74,9 +74,14 @@ def test_settings_that_fail_are_not_chosen(study, sweep, tmp_path, capsys):
   assert not any(line["chosen"] for line in made["sweep"]["film"])
 
 
-def test_there_is_no_choice_on_the_test_split(study, options, tmp_path, capsys):
-  split = "--config.evaluation.selection_split=test"
-  assert study.run(tmp_path / "study", *options, split) == 2
+@pytest.mark.parametrize(
+  "option", ["evaluation.selection_split=test", "data.train_on_validation=True"]
+)
+def test_choices_are_made_on_an_unseen_validation_split(
+  study, options, tmp_path, capsys, option
+):
+  option = f"--config.{option}"
+  assert study.run(tmp_path / "study", *options, option) == 2
   assert "--sweep chooses on validation" in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ from rollingq_jax.data.datasets import (
   mosi,
   synthetic,
 )
+from rollingq_jax.data.joined import train_on_validation
 from rollingq_jax.data.source import Dataset, check_dataset
 from rollingq_jax.data.subset import without_classes
 from rollingq_jax.data.vocabulary import check_ids
@@ -56,6 +57,8 @@ def load_dataset(config: Any) -> Dataset:
     dataset, tuple(config.modalities), config.num_classes, config.task
   )
   check_ids(dataset, config)
+  if config.data.train_on_validation:
+    dataset = train_on_validation(dataset)
   return without_classes(dataset, config.data.held_out_classes)
 
 
