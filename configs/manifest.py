@@ -11,8 +11,9 @@ answers from the rest.
 
 Variants, joined by commas after a colon:
 
-    fusion=attention|uniform|concat|sum|late|film|gated|unimodal|mbt|mult|jmt|
-           mmml
+    fusion=recommended|attention|uniform|concat|sum|late|film|gated|unimodal|
+           mbt|mult|jmt|mmml                (recommended: see
+                                             configs/recommended.py)
     modalities=audio+visual|audio+visual+text|audio|visual|text|audio+text|
                visual+text                  (unimodal: one of them)
     rollingq=auto|on|off                    (auto: on for attention)
@@ -40,7 +41,7 @@ from ml_collections.config_dict import placeholder
 
 from rollingq_jax.config import parse_arg
 
-from . import _systems, base
+from . import _systems, base, recommended
 from ._noise import noises
 
 MODALITIES = ("audio", "visual", "text")
@@ -52,11 +53,13 @@ def get_config(arg: str = "") -> ConfigDict:
   """See the module's docstring for `arg`."""
   systems = _systems.variants(MODALITIES)
   choices = sorted(systems["modalities"], key=lambda x: x != DEFAULT)
-  variant = parse_arg(
+  fusions = (recommended.NAME, *systems["fusion"])
+  asked = parse_arg(
     arg,
-    **(systems | {"modalities": tuple(choices)}),
+    **(systems | {"modalities": tuple(choices), "fusion": fusions}),
     noise=noises("none"),
   )
+  variant = recommended.choose(asked)
   config = base.get_config()
   # Those of the prepared data.
   config.task = placeholder(str)

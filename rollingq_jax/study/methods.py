@@ -98,15 +98,19 @@ METHODS = (
     "fusion=attention,rollingq=off,balance=pmr",
   ),
   Method(
-    "rollingq+ogm", "attention + RollingQ, OGM", "rollingq=on,balance=ogm"
+    "rollingq+ogm",
+    "attention + RollingQ, OGM",
+    "fusion=attention,rollingq=on,balance=ogm",
   ),
   Method(
     "rollingq+ogm_ge",
     "attention + RollingQ, OGM-GE",
-    "rollingq=on,balance=ogm_ge",
+    "fusion=attention,rollingq=on,balance=ogm_ge",
   ),
   Method(
-    "rollingq+pmr", "attention + RollingQ, PMR", "rollingq=on,balance=pmr"
+    "rollingq+pmr",
+    "attention + RollingQ, PMR",
+    "fusion=attention,rollingq=on,balance=pmr",
   ),
   Method("late", "late", "fusion=late"),
   Method("late+gate", "late, gated", "fusion=late,extras=gated"),
