@@ -76,7 +76,8 @@ def test_the_rows_of_robustness_are_the_lines_of_the_test(workdir):
     ("audio", 0.5),
     ("visual", 0.5),
   ]
-  for row, line in zip(rows, lines_of_test(workdir), strict=True):
+  # The last two lines are of what is missing.
+  for row, line in zip(rows, lines_of_test(workdir)[:-2], strict=True):
     assert row["accuracy"] == pytest.approx(line["accuracy"])
     assert row["macro_f1"] == pytest.approx(line["macro_f1"])
 

@@ -57,6 +57,7 @@ def test_the_real_config_trains_from_a_file_on_random_data(
     "--config.total_epochs=2",
     "--config.optimizer.warmup_epochs=1",
     "--config.evaluation.noise_levels=(0.5,)",
+    "--config.evaluation.missing=False",
   )
   assert done.returncode == 0, done.stderr
   config = json.loads((workdir / "config.json").read_text())

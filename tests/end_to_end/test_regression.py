@@ -131,7 +131,8 @@ def test_mosei_is_learnt_as_a_regression_without_alignment(command, tmp_path):
     json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
   ]
   tested = [x for x in lines if x["split"] == "test"]
-  assert len(tested) == 3
+  # Plain, each of two with noise, and without each.
+  assert len(tested) == 5
   for line in tested:
     assert {"mae", "mse", "acc7_clipped_rounded", "probe/text"} < line.keys()
     assert (11 * line["acc2_non_negative"]) % 1 == pytest.approx(0, abs=1e-4)

@@ -13,6 +13,7 @@ SMALL = {
   "rollingq.start_epoch": "0",
   "rollingq.patience": "1",
   "rollingq.beta": "0.0",
+  "evaluation.missing": "False",
   "compilation_cache": "False",
 }
 

@@ -37,6 +37,7 @@ def test_windows_by_steps_with_the_last_batch_and_a_second_pass(
     rollingq__means="second_pass",
     rollingq__max_rotations="2",
     evaluation__noise_levels="(0.5,)",
+    evaluation__missing="True",
   )
   metrics, windows = _run(config, tmp_path)
   assert [w["step"] for w in windows] == [10, 20, 30, 40, 50]
@@ -47,7 +48,10 @@ def test_windows_by_steps_with_the_last_batch_and_a_second_pass(
   epochs = [x for x in capsys.readouterr().out.splitlines() if "epoch " in x]
   assert epochs[0].endswith("rolled 2 heads")
   assert "rolled" not in epochs[1]
-  assert [m["split"] for m in metrics[-3:]] == ["test"] * 3
+  tested = [m for m in metrics if m["split"] == "test"]
+  # As it is, two with noise, two without.
+  assert [len(m) for m in tested] == [len(tested[0])] + [len(tested[0]) + 1] * 4
+  assert [m["share/audio"] for m in tested[3:]] == [0.0, 1.0]
 
 
 def test_layers_roll_one_after_the_other(small_config, tmp_path):

@@ -34,6 +34,7 @@ SMALL = {
   "optimizer.warmup_epochs": "0.5",
   "optimizer.learning_rate": "0.01",
   "evaluation.noise_levels": "()",
+  "evaluation.missing": "False",
   "rollingq.beta": "0.0",
   "rollingq.patience": "1",
   "rollingq.start_epoch": "0",
