@@ -52,6 +52,22 @@ PARTS = tuple(
   )
 )
 EXTRAS = ("uniform+extras", "attention+extras")
+# Modalities of training samples that are noise, or missing.
+DROPOUTS = tuple(
+  f"{name}:{short}={variant},--config.data.{field}=0.15"
+  for name, variant in (
+    ("uniform", "fusion=uniform"),
+    ("late+gate", "fusion=late,extras=gated"),
+    (
+      "attention+extras",
+      "fusion=attention,rollingq=off,extras=loss+gated,gate=on",
+    ),
+  )
+  for short, field in (
+    ("noise", "noise_dropout"),
+    ("missing", "modality_dropout"),
+  )
+)
 CONTROLS = ("concat", "uniform", "late", "uniform+extras")
 
 
@@ -86,9 +102,7 @@ STUDIES = {
   "digits_parts": _digits(
     "clean_train", methods=("attention", "uniform", *PARTS)
   ),
-  "digits_noise_dropout": _digits(
-    "clean_train", options=("--config.data.noise_dropout=0.15",)
-  ),
+  "digits_dropouts": _digits("clean_train", methods=DROPOUTS),
   "digits_burst": _digits("burst"),
   "digits_occlusion": _digits("occlusion"),
   "digits_desync": _digits("desync"),
@@ -108,10 +122,12 @@ STUDIES = {
     "av_mnist:speakers=disjoint", ("audio", "visual")
   ),
   "votes": NamedStudy("cremad_votes", ("voice", "face")),
+  "votes_dropouts": NamedStudy("cremad_votes", ("voice", "face"), DROPOUTS),
   "votes_disjoint": NamedStudy(
     "cremad_votes:actors=disjoint", ("voice", "face")
   ),
   "mosi": NamedStudy("mosi", ("text", "audio", "visual")),
+  "mosi_dropouts": NamedStudy("mosi", ("text", "audio", "visual"), DROPOUTS),
   "mmmo": NamedStudy("mmmo", ("audio", "visual"), seeds=10),
   "mfeat_strong": _views("fac", "pix"),
   "mfeat_weak": _views("mor", "zer"),
