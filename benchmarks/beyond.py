@@ -51,6 +51,19 @@ OTHERS = {
   "mfeat_six": "6 views",
 }
 SETS = DIGITS | OTHERS
+# Of the same config and seeds: further methods of a study.
+FURTHER = {
+  "digits_clean_train": ("digits_parts", "digits_dropouts"),
+  "digits_burst": ("digits_two_layers",),
+  "votes": ("votes_dropouts",),
+  "mosi": ("mosi_dropouts",),
+}
+DROPS = {name: SETS[name] for name in ("digits_clean_train", "votes", "mosi")}
+DROPPED = tuple(
+  (name, f"{name}:{what}")
+  for name in ("uniform", "late+gate", "attention+extras")
+  for what in ("noise", "missing")
+)
 WITH_EXTRAS = {name: f"{name}+extras" for name in FUSIONS}
 WITH_EXTRAS["late"] = "late+gate"
 
@@ -69,14 +82,22 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--values", type=Path, default=Path("docs/study"))
   parser.add_argument("--page", type=Path, default=Path("docs/beyond.md"))
   args = parser.parse_args(argv)
-  found = {name: read_values(args.values, name) for name in STUDIES}
-  values = {name: x for name, x in found.items() if x}
+  values = read_studies(args.values)
   text = args.page.read_text()
   for name, table in tables(values).items():
     text = put(text, name, table)
   args.page.write_text(text)
   args.page.with_suffix(".png").write_bytes(to_png(gains(values)))
   return 0
+
+
+def read_studies(folder: Path) -> dict[str, Values]:
+  """Those that have been written, with the further methods of each."""
+  values = {name: read_values(folder, name) for name in STUDIES}
+  for name, others in FURTHER.items():
+    for other in others:
+      values[name] |= values[other]
+  return {name: x for name, x in values.items() if x}
 
 
 def read_values(folder: Path, study: str) -> Values:
@@ -141,6 +162,9 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
       [*digits, *noisy[:2]],
     ),
     "missing": missing(values),
+    "dropped": differences(
+      values, DROPPED, _columns(values, DROPS, "accuracy")
+    ),
   }
 
 
@@ -212,7 +236,8 @@ def missing(values: dict[str, Values]) -> str:
     best = max(left, key=lambda x: mean_of(x).mean or 0.0)
     return difference(found.get(method, {}).get(column.metric, {}), best)
 
-  return _table("method", FACTORIAL, columns, cell)
+  methods = (*FACTORIAL, *(new for _, new in DROPPED))
+  return _table("method", methods, columns, cell)
 
 
 def gains(values: dict[str, Values]) -> Figure:

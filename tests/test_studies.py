@@ -100,8 +100,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def values(folder):
-  read = {name: beyond.read_values(folder, name) for name in studies.STUDIES}
-  return {name: x for name, x in read.items() if x}
+  return beyond.read_studies(folder)
 
 
 def _cell(table, row, column):
