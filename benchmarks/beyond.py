@@ -1,8 +1,8 @@
-"""Tables and figure of docs/beyond.md, from the values in docs/study.
+"""Tables and figure of docs/beyond.md and README.md, from values in docs/study.
 
-    python -m benchmarks.beyond [--values docs/study] [--page docs/beyond.md]
+    python -m benchmarks.beyond [--root .]
 
-A table is written between its marks in the page, in place of the old one. The
+A table is written between its marks in a page, in place of the old one. The
 values are those that `python -m benchmarks.studies --write docs/study` leaves.
 """
 
@@ -21,7 +21,8 @@ from rollingq_jax.report import charts
 from rollingq_jax.report.content import Figure
 from rollingq_jax.report.exports import to_png
 
-ABSENT = "-"
+PAGES, FIGURE = ("docs/beyond.md", "README.md"), "docs/beyond.png"
+ABSENT, PENDING = "-", "Not measured yet."
 # Seed -> value, by metric, by method.
 Values = dict[str, dict[str, dict[int, float]]]
 
@@ -64,6 +65,17 @@ DROPPED = tuple(
   for name in ("uniform", "late+gate", "attention+extras")
   for what in ("noise", "missing")
 )
+# Of the README.
+SHORT = (
+  "concat",
+  "uniform",
+  "attention",
+  "rollingq3",
+  "late",
+  "uniform+extras",
+  "attention+extras",
+  "late+gate",
+)
 WITH_EXTRAS = {name: f"{name}+extras" for name in FUSIONS}
 WITH_EXTRAS["late"] = "late+gate"
 
@@ -79,15 +91,14 @@ class Column(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
   """Writes all tables and the figure."""
   parser = argparse.ArgumentParser(prog="python -m benchmarks.beyond")
-  parser.add_argument("--values", type=Path, default=Path("docs/study"))
-  parser.add_argument("--page", type=Path, default=Path("docs/beyond.md"))
-  args = parser.parse_args(argv)
-  values = read_studies(args.values)
-  text = args.page.read_text()
-  for name, table in tables(values).items():
-    text = put(text, name, table)
-  args.page.write_text(text)
-  args.page.with_suffix(".png").write_bytes(to_png(gains(values)))
+  parser.add_argument("--root", type=Path, default=Path())
+  root = parser.parse_args(argv).root
+  values = read_studies(root / "docs" / "study")
+  made = tables(values)
+  for name in PAGES:
+    path = root / name
+    path.write_text(fill(path.read_text(), made))
+  (root / FIGURE).write_bytes(to_png(gains(values)))
   return 0
 
 
@@ -116,19 +127,23 @@ def read_values(folder: Path, study: str) -> Values:
   return values
 
 
-def put(text: str, name: str, table: str) -> str:
-  """The page with a table between its marks.
+def fill(text: str, made: dict[str, str]) -> str:
+  """The page with the tables that it has marks for.
 
   Raises:
-    UserError: the page has no such marks.
+    UserError: marks of a table that there is not.
   """
-  pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
-  made, count = re.subn(
-    pattern, lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL
-  )
-  if not count:
-    raise UserError(f"the page has no line <!-- table: {name} -->")
-  return made
+
+  def table(match: re.Match[str]) -> str:
+    begin, name, end = match.groups()
+    if name not in made:
+      raise UserError(
+        f"there is no table {name!r}; the page may have {', '.join(made)}"
+      )
+    return f"{begin}{made[name]}\n{end}"
+
+  pattern = r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)"
+  return re.sub(pattern, table, text, flags=re.DOTALL)
 
 
 def tables(values: dict[str, Values]) -> dict[str, str]:
@@ -161,6 +176,7 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
       [(x, "attention+extras") for x in (*FUSIONS, *controls[1::2])],
       [*digits, *noisy[:2]],
     ),
+    "in_short": means(values, SHORT, scores),
     "missing": missing(values),
     "dropped": differences(
       values, DROPPED, _columns(values, DROPS, "accuracy")
@@ -281,11 +297,12 @@ def _table(
   columns: Sequence[Column],
   cell: Callable[[str, Column], str],
 ) -> str:
-  lines = [
-    [corner, *(column.label for column in columns)],
-    ["---"] * (len(columns) + 1),
-    *([row, *(cell(row, column) for column in columns)] for row in rows),
-  ]
+  body = [[row, *(cell(row, column) for column in columns)] for row in rows]
+  body = [line for line in body if set(line[1:]) - {ABSENT}]
+  if not body:
+    return PENDING
+  head = [corner, *(column.label for column in columns)]
+  lines = [head, ["---"] * len(head), *body]
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

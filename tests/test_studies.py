@@ -127,20 +127,25 @@ def test_what_is_left_is_held_to_the_best_single_modality(values):
 
 def test_tables_are_put_between_their_marks():
   page = "a\n<!-- table: x -->\nold\n<!-- end -->\nb\n"
-  made = beyond.put(page, "x", "| 1 |")
+  made = beyond.fill(page, {"x": "| 1 |", "y": ""})
   assert made == "a\n<!-- table: x -->\n| 1 |\n<!-- end -->\nb\n"
-  with pytest.raises(UserError, match="no line <!-- table: y"):
-    beyond.put(page, "y", "")
+  with pytest.raises(UserError, match="no table 'x'; the page may have y"):
+    beyond.fill(page, {"y": ""})
 
 
-def test_the_page_holds_what_the_values_say(repo_root, tmp_path):
-  docs = repo_root / "docs"
-  page = tmp_path / "beyond.md"
-  shutil.copy(docs / "beyond.md", page)
-  arguments = [f"--values={docs / 'study'}", f"--page={page}"]
-  assert beyond.main(arguments) == 0
-  assert page.read_text() == (docs / "beyond.md").read_text()
-  with Image.open(tmp_path / "beyond.png") as image:
+def test_what_is_not_measured_yet_says_so(values):
+  made = beyond.tables(values)
+  assert made["parts"] == beyond.PENDING
+  assert "uniform:noise" not in made["missing"]
+
+
+def test_the_pages_hold_what_the_values_say(repo_root, tmp_path):
+  shutil.copytree(repo_root / "docs", tmp_path / "docs")
+  shutil.copy(repo_root / "README.md", tmp_path)
+  assert beyond.main([f"--root={tmp_path}"]) == 0
+  for page in beyond.PAGES:
+    assert (tmp_path / page).read_text() == (repo_root / page).read_text()
+  with Image.open(tmp_path / beyond.FIGURE) as image:
     assert image.size[0] > 800
 
 
