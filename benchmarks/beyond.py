@@ -30,6 +30,7 @@ DIGITS = {
   "digits_sensor_failure": "digits, sensor failure",
   "digits_clean_train": "digits, clean train",
 }
+WHOLE = {"digits_all_of_train": "digits, sensor failure, 2000 samples"}
 PARTIAL = {
   "digits_burst": "burst",
   "digits_occlusion": "occlusion",
@@ -174,7 +175,7 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
     "reproduced": differences(
       values,
       [(x, "attention+extras") for x in (*FUSIONS, *controls[1::2])],
-      [*digits, *noisy[:2]],
+      [*digits, *_columns(values, WHOLE, "accuracy"), *noisy[:2]],
     ),
     "in_short": means(values, SHORT, scores),
     "missing": missing(values),
