@@ -37,13 +37,15 @@ PARTIAL = {
   "digits_desync": "desync",
   "digits_delayed_failure": "delayed failure",
 }
-OTHERS = {
+MEDIA = {
   "av_mnist": "raw digits",
   "av_mnist_disjoint": "raw digits, new speakers",
   "votes": "votes",
   "votes_disjoint": "votes, new actors",
   "mosi": "MOSI",
   "mmmo": "MMMO",
+}
+VIEWS = {
   "mfeat_strong": "fac, pix",
   "mfeat_weak": "mor, zer",
   "mfeat_uneven": "fac, mor",
@@ -52,7 +54,7 @@ OTHERS = {
   "mfeat_five": "5 views",
   "mfeat_six": "6 views",
 }
-SETS = DIGITS | OTHERS
+SETS = DIGITS | MEDIA | VIEWS
 # Of the same config and seeds: further methods of a study.
 FURTHER = {
   "digits_clean_train": ("digits_parts", "digits_dropouts"),
@@ -149,14 +151,17 @@ def fill(text: str, made: dict[str, str]) -> str:
 
 def tables(values: dict[str, Values]) -> dict[str, str]:
   """Markdown of every table by its name."""
-  scores = _columns(values, SETS, "accuracy")
+  scores = _columns(values, DIGITS | MEDIA, "accuracy")
+  views = _columns(values, VIEWS, "accuracy")
   noisy = _columns(values, DIGITS | PARTIAL, "accuracy@audio=0.5")
   parts = _columns(values, PARTIAL, "accuracy")
   digits = _columns(values, DIGITS, "accuracy")
   controls = ("uniform", "late", "attention", "uniform+extras")
   return {
     "scores": means(values, FACTORIAL, scores),
+    "views": means(values, FACTORIAL, views),
     "extras": differences(values, list(WITH_EXTRAS.items()), scores),
+    "extras_on_views": differences(values, list(WITH_EXTRAS.items()), views),
     "digits": means(values, FACTORIAL, [*digits, *noisy[:2]]),
     "parts": means(values, FACTORIAL, parts),
     "hypothesis": differences(
@@ -192,7 +197,10 @@ def means(
 ) -> str:
   """Methods down: mean and standard error in per cent."""
 
-  def cell(method: str, column: Column) -> str:
+  by_label = {column.label: column for column in columns}
+
+  def cell(method: str, label: str) -> str:
+    column = by_label[label]
     mean = mean_of(values[column.study].get(method, {}).get(column.metric, {}))
     if mean.mean is None:
       return ABSENT
@@ -200,7 +208,7 @@ def means(
     tail = "" if error is None else f" ± {100 * error:.1f}"
     return f"{100 * mean.mean:.1f}{tail}"
 
-  return _table("method", methods, columns, cell)
+  return _table("method", methods, list(by_label), cell)
 
 
 def differences(
@@ -210,15 +218,17 @@ def differences(
 ) -> str:
   """Second of each pair minus the first, in points, paired by seed."""
   names = {f"{new} - {old}": (old, new) for old, new in pairs}
+  by_label = {column.label: column for column in columns}
 
-  def cell(name: str, column: Column) -> str:
+  def cell(name: str, label: str) -> str:
+    column = by_label[label]
     old, new = (
       values[column.study].get(x, {}).get(column.metric, {})
       for x in names[name]
     )
     return difference(new, old)
 
-  return _table("difference", list(names), columns, cell)
+  return _table("difference", list(names), list(by_label), cell)
 
 
 def difference(new: dict[int, float], old: dict[int, float]) -> str:
@@ -235,15 +245,20 @@ def difference(new: dict[int, float], old: dict[int, float]) -> str:
 
 
 def missing(values: dict[str, Values]) -> str:
-  """Minus the best model of one modality that is left, paired by seed."""
+  """Minus the best model of one modality that is left, paired by seed.
+
+  Sets and what they are without down, methods across.
+  """
   columns = [
     Column(study, f"accuracy@{name}=missing", f"{label}: no {name}")
     for study, label in SETS.items()
     if study in values and len(STUDIES[study].modalities) < 4
     for name in STUDIES[study].modalities
   ]
+  by_label = {column.label: column for column in columns}
 
-  def cell(method: str, column: Column) -> str:
+  def cell(label: str, method: str) -> str:
+    column = by_label[label]
     found = values[column.study]
     left = [
       found.get(f"unimodal:{name}", {}).get("accuracy", {})
@@ -253,8 +268,7 @@ def missing(values: dict[str, Values]) -> str:
     best = max(left, key=lambda x: mean_of(x).mean or 0.0)
     return difference(found.get(method, {}).get(column.metric, {}), best)
 
-  methods = (*FACTORIAL, *(new for _, new in DROPPED))
-  return _table("method", methods, columns, cell)
+  return _table("test split", list(by_label), SHORT, cell)
 
 
 def gains(values: dict[str, Values]) -> Figure:
@@ -295,14 +309,14 @@ def _columns(
 def _table(
   corner: str,
   rows: Sequence[str],
-  columns: Sequence[Column],
-  cell: Callable[[str, Column], str],
+  heads: Sequence[str],
+  cell: Callable[[str, str], str],
 ) -> str:
-  body = [[row, *(cell(row, column) for column in columns)] for row in rows]
+  body = [[row, *(cell(row, head) for head in heads)] for row in rows]
   body = [line for line in body if set(line[1:]) - {ABSENT}]
   if not body:
     return PENDING
-  head = [corner, *(column.label for column in columns)]
+  head = [corner, *heads]
   lines = [head, ["---"] * len(head), *body]
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
