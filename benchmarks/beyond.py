@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--root", type=Path, default=Path())
   root = parser.parse_args(argv).root
   values = read_studies(root / "docs" / "study")
-  made = tables(values)
+  made = tables(values) | {"tokens": tokens(root / "docs" / "study" / "tokens")}
   for name in PAGES:
     path = root / name
     path.write_text(fill(path.read_text(), made))
@@ -174,6 +174,8 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
         ("attention", "rollingq3"),
         ("uniform+extras", "attention+extras"),
         ("late+gate", "attention+extras"),
+        ("uniform", "uniform+extras"),
+        ("attention", "attention+extras"),
       ],
       parts,
     ),
@@ -269,6 +271,31 @@ def missing(values: dict[str, Values]) -> str:
     return difference(found.get(method, {}).get(column.metric, {}), best)
 
   return _table("test split", list(by_label), SHORT, cell)
+
+
+def tokens(folder: Path) -> str:
+  """Attention on corrupted tokens by method, what `benchmarks.tokens` wrote."""
+  found: dict[tuple[str, str], dict[int, float]] = {}
+  methods: dict[str, None] = {}
+  for study, label in PARTIAL.items():
+    path = folder / f"{study}.csv"
+    if not path.is_file():
+      continue
+    with path.open(newline="") as file:
+      for row in csv.DictReader(file):
+        methods[row["method"]] = None
+        key = row["method"], f"{label}, {row['tokens']}"
+        value = float(row["corrupted_attention"])
+        found.setdefault(key, {})[int(row["seed"])] = value
+
+  def cell(method: str, head: str) -> str:
+    mean = mean_of(found.get((method, head), {}))
+    if mean.mean is None or mean.standard_error is None:
+      return ABSENT
+    return f"{mean.mean:.2f} ± {mean.standard_error:.2f}"
+
+  heads = list(dict.fromkeys(head for _, head in found))
+  return _table("method", list(methods), heads, cell)
 
 
 def gains(values: dict[str, Values]) -> Figure:

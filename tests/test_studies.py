@@ -1,14 +1,15 @@
 """The studies beyond the paper: what they ask, and the tables made of them."""
 
+import json
 import shutil
 
 import pytest
 from PIL import Image
 
-from benchmarks import beyond, studies
+from benchmarks import beyond, studies, tokens
 from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
-from rollingq_jax.study.methods import parse_methods
+from rollingq_jax.study.methods import folder_name, parse_methods
 from rollingq_jax.study.runs import with_variant
 from rollingq_jax.training.checks import check_config
 
@@ -135,6 +136,29 @@ def test_tables_are_put_between_their_marks():
   assert made == "a\n<!-- table: x -->\n| 1 |\n<!-- end -->\nb\n"
   with pytest.raises(UserError, match="no table 'x'; the page may have y"):
     beyond.fill(page, {"y": ""})
+
+
+def test_attention_on_corrupted_tokens_is_that_of_the_analyses(tmp_path):
+  runs, written = tmp_path / "runs" / "digits_burst", tmp_path / "tokens"
+  for method in tokens.METHODS:
+    for seed in range(20, 25):
+      folder = runs / folder_name(method) / str(seed) / "analysis"
+      folder.mkdir(parents=True)
+      entry = {"modality": "all", "corrupted_attention": seed / 25}
+      text = json.dumps({"tokens": [entry]})
+      (folder / "correlation.json").write_text(text)
+  command = [f"--workdir={runs.parent}", "--only=digits_burst"]
+  assert tokens.main([*command, f"--write={written}"]) == 0
+  table = beyond.tokens(written)
+  # Mean of .8, .84, .88, .92, .96; their deviation is .0632, over sqrt(5).
+  assert _cell(table, "attention", 1) == "0.88 ± 0.03"
+  assert table.splitlines()[0] == "| method | burst, all |"
+
+
+def test_a_run_that_is_not_there_cannot_be_asked_for_its_tokens(tmp_path):
+  command = [f"--workdir={tmp_path}", "--only=digits_burst"]
+  with pytest.raises(UserError, match="uniform/20 cannot be analysed"):
+    tokens.main([*command, f"--write={tmp_path}"])
 
 
 def test_what_is_not_measured_yet_says_so(values):
