@@ -185,10 +185,9 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
       [*digits, *_columns(values, WHOLE, "accuracy"), *noisy[:2]],
     ),
     "in_short": means(values, SHORT, scores),
-    "missing": missing(values),
-    "dropped": differences(
-      values, DROPPED, _columns(values, DROPS, "accuracy")
-    ),
+    "missing": missing(values, SHORT, SETS),
+    "dropped": differences(values, DROPPED, _with_noise(values, DROPS)),
+    "missing_dropped": missing(values, [new for _, new in DROPPED], DROPS),
   }
 
 
@@ -246,14 +245,16 @@ def difference(new: dict[int, float], old: dict[int, float]) -> str:
   return f"**{text}**" if made.low * made.high > 0 else text
 
 
-def missing(values: dict[str, Values]) -> str:
+def missing(
+  values: dict[str, Values], methods: Sequence[str], sets: dict[str, str]
+) -> str:
   """Minus the best model of one modality that is left, paired by seed.
 
   Sets and what they are without down, methods across.
   """
   columns = [
     Column(study, f"accuracy@{name}=missing", f"{label}: no {name}")
-    for study, label in SETS.items()
+    for study, label in sets.items()
     if study in values and len(STUDIES[study].modalities) < 4
     for name in STUDIES[study].modalities
   ]
@@ -270,7 +271,7 @@ def missing(values: dict[str, Values]) -> str:
     best = max(left, key=lambda x: mean_of(x).mean or 0.0)
     return difference(found.get(method, {}).get(column.metric, {}), best)
 
-  return _table("test split", list(by_label), SHORT, cell)
+  return _table("test split", list(by_label), methods, cell)
 
 
 def tokens(folder: Path) -> str:
@@ -331,6 +332,18 @@ def _columns(
     for study, label in labels.items()
     if study in values
   ]
+
+
+def _with_noise(
+  values: dict[str, Values], labels: dict[str, str]
+) -> list[Column]:
+  """Accuracy, then that with each modality half noise, set by set."""
+  columns = []
+  for study, label in labels.items():
+    names = [f"@{name}=0.5" for name in STUDIES[study].modalities]
+    for suffix in ("", *names):
+      columns += _columns(values, {study: label}, f"accuracy{suffix}")
+  return columns
 
 
 def _table(
