@@ -7,11 +7,12 @@ encoder. A class token attends to all tokens; how sure a head is of a sample
 raises the scores of its modality's tokens, and weighs what the head adds to the
 logits. No further parameters, no rotation, any number of modalities, and one
 that a sample lacks has no say: extras=loss+gated,gate=on on fusion=attention
-(docs/methods.md has the formulas).
+(docs/methods.md has the formulas). In training each modality of a sample is
+noise with probability .15.
 
 After a colon come variants of configs/av_digits.py, such as noise=clean_train.
-`choose` makes the same choice in any config; configs/manifest.py has it by
-default.
+`choose` and `finish` make the same choice in any config; configs/manifest.py
+has it by default.
 """
 
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ VARIANT = {
   "extras": "loss+gated",
   "gate": "on",
 }
+NOISE_DROPOUT = 0.15
 # What a config has of these if it is not asked.
 UNASKED = {"rollingq": "auto", "extras": "none", "gate": "off"}
 
@@ -38,7 +40,9 @@ UNASKED = {"rollingq": "auto", "extras": "none", "gate": "off"}
 def get_config(arg: str = "") -> ConfigDict:
   """The fusion on the digits; `arg` has variants of configs/av_digits.py."""
   own = ",".join(f"{name}={value}" for name, value in VARIANT.items())
-  return av_digits.get_config(f"{own},{arg}")
+  config = av_digits.get_config(f"{own},{arg}")
+  finish(config)
+  return config
 
 
 def choose(variant: SimpleNamespace) -> SimpleNamespace:
@@ -56,3 +60,8 @@ def choose(variant: SimpleNamespace) -> SimpleNamespace:
         f"write fusion={VARIANT['fusion']},{name}={getattr(variant, name)}"
       )
   return SimpleNamespace(**(vars(variant) | VARIANT))
+
+
+def finish(config: ConfigDict) -> None:
+  """Sets what is recommended and is no variant."""
+  config.data.noise_dropout = NOISE_DROPOUT

@@ -5,6 +5,7 @@ import pytest
 from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
 
+NOISE = 0.15
 STANDS_FOR = "fusion=attention,rollingq=off,extras=loss+gated,gate=on"
 
 
@@ -21,20 +22,25 @@ def load(repo_root):
 @pytest.mark.parametrize("variant", ["", "noise=clean_train"])
 def test_on_digits_it_is_a_set_of_variants(load, variant):
   named = load(f"av_digits:{STANDS_FOR},{variant}")
+  named["data"]["noise_dropout"] = NOISE
   assert load(f"recommended:{variant}") == named
 
 
 def test_it_is_the_default_for_data_of_ones_own(load):
-  made = load("manifest")
-  assert made == load(f"manifest:{STANDS_FOR}")
+  made, named = load("manifest"), load(f"manifest:{STANDS_FOR}")
+  named["data"]["noise_dropout"] = NOISE
+  assert made == named
   assert made["model"]["heads"]["residual"] == "gated"
   assert not made["rollingq"]["enabled"]
 
 
 def test_another_fusion_is_what_it_is_elsewhere(load):
   for variant in ("fusion=concat", "fusion=attention"):
-    heads = load(f"manifest:{variant}")["model"]["heads"]
-    assert heads == load(f"av_digits:{variant}")["model"]["heads"]
+    made = load(f"manifest:{variant}")
+    assert made["data"]["noise_dropout"] == 0.0
+    assert (
+      made["model"]["heads"] == load(f"av_digits:{variant}")["model"]["heads"]
+    )
 
 
 @pytest.mark.parametrize("asked", ["rollingq=on", "extras=loss", "gate=on"])
