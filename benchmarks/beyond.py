@@ -185,6 +185,16 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
       [*digits, *_columns(values, WHOLE, "accuracy"), *noisy[:2]],
     ),
     "in_short": means(values, SHORT, scores),
+    "two_layers": differences(
+      values,
+      [
+        ("uniform:2", "attention:2"),
+        ("attention:2", "plane:2"),
+        ("attention:2", "procrustes:2"),
+        ("procrustes:2", "plane:2"),
+      ],
+      _with_noise(values, {"digits_burst": PARTIAL["digits_burst"]}),
+    ),
     "missing": missing(values, SHORT, SETS),
     "dropped": differences(values, DROPPED, _with_noise(values, DROPS)),
     "missing_dropped": missing(values, [new for _, new in DROPPED], DROPS),
