@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from benchmarks.timing import Row, compare, parse_arguments, report
 from rollingq_jax.config import load_config
 from rollingq_jax.models import build_model
+from rollingq_jax.training.loss import total_loss
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
-from rollingq_jax.training.step import total_loss
 
 CONFIG = "configs/ks.py"
 EXTRAS = "extras=loss+gated,gate=on"

@@ -26,6 +26,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.num_classes = 10
   # Over all devices and processes.
   config.batch_size = 64
+  # Parts that a batch is cut into, whose gradients are added up: less memory,
+  # same result. Only batch norm, of resnet18, sees a part at a time.
+  config.accumulate_steps = 1
   config.total_epochs = 30
   # Steps between two checks that the loss is finite; each waits for the device.
   config.check_every_steps = 50
@@ -34,6 +37,15 @@ def get_config(arg: str = "") -> ConfigDict:
   config.log_gradient_norms = False
   # Keep compiled programs in the user's cache directory.
   config.compilation_cache = True
+
+  # Devices, of all processes, as a grid. Batches are divided over all of them.
+  mesh = config.mesh = ConfigDict()
+  # Copies of the parameters; -1: as many as the devices make.
+  mesh.data = -1
+  # Devices that share a copy (FSDP), and of what the optimizer keeps; -1: all.
+  mesh.model = 1
+  # Arrays of fewer entries are on every device.
+  mesh.min_entries = 2**14
 
   data = config.data = ConfigDict()
   data.name = ""
@@ -138,6 +150,12 @@ def get_config(arg: str = "") -> ConfigDict:
   # Kernel of the encoders' attention; unset: XLA chooses. cudnn: NVIDIA's
   # fused kernel, for half precision.
   model.attention_kernel = placeholder(str)
+  # What the backward pass computes again instead of keeping it. none |
+  # dots: all but the outputs of matrix products | blocks: all but the inputs of
+  # blocks.
+  model.remat = "none"
+  # Compile an encoder's blocks once for all, as a loop: less time to compile.
+  model.scan_layers = False
   # MBT: blocks after the encoders' own in which modalities meet in a few
   # tokens; depth 0: none.
   model.bottleneck = ConfigDict()

@@ -24,6 +24,9 @@ import rollingq_jax
 from rollingq_jax.errors import UserError
 
 _PREFIX = "--config."
+# Of the machine that a run is on, not of the run: they may differ when it goes
+# on, and are those of configs/base.py when it is read.
+_OF_MACHINE = ("mesh.",)
 # Config files are imported under this package, so that they can import their
 # siblings relatively wherever they lie.
 _PACKAGE = "rollingq_jax_configs"
@@ -95,6 +98,8 @@ def check_workdir(
 ) -> None:
   """Raises UserError where the workdir's run has another config.
 
+  Fields that came after the run are those of configs/base.py.
+
   Args:
     config: of the run.
     workdir: that may hold one.
@@ -104,12 +109,17 @@ def check_workdir(
   path = workdir / "config.json"
   if not path.exists():
     return
-  there, here = _flat(_read_json(path)), _flat(json.loads(config.to_json()))
+  base, here = (
+    _flat(json.loads(c.to_json()))
+    for c in (load_config("configs/base.py"), config)
+  )
+  there = base | _flat(_read_json(path))
   changed = sorted(
     key
     for key in there | here
     if there.get(key) != here.get(key)
     and (is_pinned or here.get(key) is not None)
+    and not key.startswith(_OF_MACHINE)
   )
   if changed:
     listed = ", ".join(
@@ -142,8 +152,10 @@ def read_config(
   if not path.is_file():
     raise UserError(f"{workdir} has no config.json; expected a run's workdir")
   config = load_config("configs/base.py")
+  mesh = config.mesh
   with config.unlocked():
     config.update(_read_json(path))
+    config.mesh = mesh
   pairs = _joined(overrides, _fields(config))
   for key, _ in pairs:
     if not key.startswith(tuple(allowed)):

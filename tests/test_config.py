@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rollingq_jax.config import load_config, save_config
+from rollingq_jax.config import (
+  check_workdir,
+  load_config,
+  read_config,
+  save_config,
+)
 from rollingq_jax.errors import UserError
 from rollingq_jax.main import main
 
@@ -402,3 +407,27 @@ def test_a_file_of_the_user_that_gives_no_config_is_named(
 def test_a_field_without_its_prefix_is_told_it(spec, option, field):
   with pytest.raises(UserError, match=f"did you mean --config.{field}"):
     load_config(spec, [option])
+
+
+@pytest.fixture
+def old_run(tmp_path):
+  """Workdir of a run whose config had fewer fields, on another mesh."""
+  config = load_config("configs/av_digits.py", ["--config.mesh.model=2"])
+  save_config(config, tmp_path)
+  path = tmp_path / "config.json"
+  there = json.loads(path.read_text())
+  del there["accumulate_steps"], there["model"]["remat"]
+  path.write_text(json.dumps(there))
+  return tmp_path
+
+
+def test_a_run_goes_on_with_fields_that_came_later_and_on_another_mesh(old_run):
+  check_workdir(load_config("configs/av_digits.py"), old_run)
+  assert read_config(old_run).mesh.model == 1
+  assert read_config(old_run).accumulate_steps == 1
+
+
+def test_a_later_field_that_is_not_its_default_is_another_config(old_run):
+  changed = load_config("configs/av_digits.py", ["--config.accumulate_steps=2"])
+  with pytest.raises(UserError, match="accumulate_steps is 2, there 1"):
+    check_workdir(changed, old_run)

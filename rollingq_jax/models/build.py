@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -58,12 +59,15 @@ ATTENDING = ("attention", "uniform")
 POOLS = ("paper", "attention")
 
 
-def build_model(config: Any) -> MultimodalClassifier:
+def build_model(
+  config: Any, sharding: jax.sharding.Sharding | None = None
+) -> MultimodalClassifier:
   """The classifier that a config describes.
 
   Args:
     config: `modalities`, `num_classes`, `data.shapes` and `model`, as in
       configs/base.py.
+    sharding: of activations between blocks; None leaves it to XLA.
 
   Raises:
     UserError: an unknown encoder or fusion, or a fusion that does not go
@@ -78,10 +82,10 @@ def build_model(config: Any) -> MultimodalClassifier:
       "at least two"
     )
   return MultimodalClassifier(
-    encoders={name: _build_encoder(model, name) for name in names},
-    fusion=_build_fusion(model, names, config.num_classes),
+    encoders={name: _build_encoder(model, name, sharding) for name in names},
+    fusion=_build_fusion(model, names, config.num_classes, sharding),
     num_classes=config.num_classes,
-    mixer=_build_mixer(model),
+    mixer=_build_mixer(model, sharding),
     heads=_build_heads(config),
     frame_sizes={
       name: tuple(config.data.shapes[name][1:3])
@@ -121,7 +125,7 @@ def has_heads(model: Any) -> bool:
   return model.fusion == "late" or is_used or heads.residual != "none"
 
 
-def _block(model: Any, num_heads: int) -> BlockConfig:
+def _block(model: Any, num_heads: int, sharding: Any) -> BlockConfig:
   return BlockConfig(
     num_heads=num_heads,
     mlp_ratio=model.mlp_ratio,
@@ -129,18 +133,21 @@ def _block(model: Any, num_heads: int) -> BlockConfig:
     gelu=model.gelu,
     attention_kernel=model.attention_kernel,
     dtype=jnp.dtype(model.dtype),
+    remat=model.remat,
+    sharding=sharding,
   )
 
 
-def _build_encoder(model: Any, name: str) -> nn.Module:
+def _build_encoder(model: Any, name: str, sharding: Any) -> nn.Module:
   encoder, dtype = model.encoders[name], jnp.dtype(model.dtype)
   if encoder.kind == "resnet18":
     return ResNetEncoder(model.width, dtype)
   transformer = TokenTransformer(
     model.depth,
-    _block(model, model.num_heads),
+    _block(model, model.num_heads, sharding),
     final_norm=not model.bottleneck.depth,
     any_length=encoder.kind == "sequence",
+    scan=model.scan_layers,
   )
   if encoder.kind == "sequence":
     return SequenceEncoder(
@@ -178,16 +185,16 @@ def _build_heads(config: Any) -> HeadConfig | None:
   )
 
 
-def _build_mixer(model: Any) -> nn.Module | None:
+def _build_mixer(model: Any, sharding: Any) -> nn.Module | None:
   bottleneck = model.bottleneck
   if not bottleneck.depth:
     return None
-  block = _block(model, bottleneck.num_heads)
+  block = _block(model, bottleneck.num_heads, sharding)
   return BottleneckMixer(bottleneck.depth, block, bottleneck.num_tokens)
 
 
 def _build_fusion(
-  model: Any, names: tuple[str, ...], num_classes: int
+  model: Any, names: tuple[str, ...], num_classes: int, sharding: Any
 ) -> nn.Module:
   dtype = jnp.dtype(model.dtype)
   condition = model.condition or names[0]
@@ -204,16 +211,16 @@ def _build_fusion(
   if model.fusion in POOLING:
     return _build_pooling(model, num_classes)
   if model.fusion in ATTENDING:
-    return _build_attention(model, num_classes)
+    return _build_attention(model, num_classes, sharding)
   raise UserError(
     f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
   )
 
 
-def _build_attention(model: Any, num_classes: int) -> nn.Module:
+def _build_attention(model: Any, num_classes: int, sharding: Any) -> nn.Module:
   """A hook for each layer; every layer rolls by itself."""
   attention = model.attention
-  block = _block(model, attention.num_heads)
+  block = _block(model, attention.num_heads, sharding)
   return AttentionFusion(
     num_classes=num_classes,
     num_heads=attention.num_heads,

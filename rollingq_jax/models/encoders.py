@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
@@ -12,7 +13,9 @@ from rollingq_jax.models.layers import (
   XAVIER,
   BlockConfig,
   TransformerBlock,
+  constrained,
   layer_norm,
+  rematerialised,
 )
 
 
@@ -38,12 +41,15 @@ class TokenTransformer(nn.Module):
       where blocks over several modalities follow.
     any_length: whether an input may be shorter than the first one was; it has
       the first positions of the table.
+    scan: whether the blocks are compiled once for all, as a loop over their
+      parameters; these are the same, named as without.
   """
 
   depth: int
   block: BlockConfig
   final_norm: bool = True
   any_length: bool = False
+  scan: bool = False
 
   @nn.compact
   def __call__(
@@ -61,14 +67,25 @@ class TokenTransformer(nn.Module):
     x = jnp.concatenate([cls_token.astype(dtype), embedded], axis=1)
     x = x + table.astype(dtype)
     seen = None if mask is None else see_first(mask)
-    for index in range(self.depth):
-      x = TransformerBlock(self.block, name=f"block{index}")(x, seen)
+    x = self._through_blocks(constrained(x, self.block.sharding), seen)
     if self.final_norm:
       x = layer_norm(self.block.norm_eps, dtype, "norm")(x)
     if mask is None:
       return Tokens(x, jnp.ones((batch, length + 1), bool))
     present = jnp.any(mask, axis=1, keepdims=True)
     return Tokens(x, jnp.concatenate([present, mask], axis=1))
+
+  def _through_blocks(
+    self, x: Float[Array, "b n d"], seen: Bool[Array, "b n"] | None
+  ) -> Float[Array, "b n d"]:
+    names = [f"block{index}" for index in range(self.depth)]
+    if self.scan and not self.is_initializing():
+      params = [self.variables["params"][name] for name in names]
+      return _scan_blocks(self.block, params, x, seen)
+    make: Any = rematerialised(TransformerBlock, self.block.remat)
+    for name in names:
+      x = make(self.block, name=name)(x, seen)
+    return x
 
   def _positions(self, count: int, width: int) -> Float[Array, "1 {count} d"]:
     """The first rows of the table."""
@@ -82,6 +99,23 @@ class TokenTransformer(nn.Module):
         f"{table.shape[1] - 1} positions that the model was made for"
       )
     return table[:, :count]
+
+
+def _scan_blocks(
+  config: BlockConfig,
+  params: list[Any],
+  x: Float[Array, "b n d"],
+  seen: Bool[Array, "b n"] | None,
+) -> Float[Array, "b n d"]:
+  """One block in a loop over the parameters of all."""
+  block = TransformerBlock(config, parent=None)
+
+  def step(x: Array, own: Any) -> tuple[Array, None]:
+    made: Any = block.apply({"params": own}, x, seen)
+    return made, None
+
+  stacked = jax.tree.map(lambda *own: jnp.stack(own), *params)
+  return jax.lax.scan(rematerialised(step, config.remat), x, stacked)[0]
 
 
 class SequenceEncoder(nn.Module):

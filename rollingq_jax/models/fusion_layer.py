@@ -21,6 +21,7 @@ from rollingq_jax.models.layers import (
   MLP,
   BlockConfig,
   attend_to_seen,
+  constrained,
   layer_norm,
 )
 
@@ -63,7 +64,7 @@ class FusionLayer(nn.Module):
     x = x + dropout(y)
     norm = layer_norm(self.block.norm_eps, self.block.dtype, "mlp_norm")
     mlp = MLP(self.block.mlp_ratio, self.block.gelu, self.block.dtype)
-    x = x + dropout(mlp(norm(x)))
+    x = constrained(x + dropout(mlp(norm(x))), self.block.sharding)
     parts = iter(_split(x[:, 1:], tokens))
     return x[:, 0], map_values(lambda _: next(parts), tokens), aux
 

@@ -1,5 +1,6 @@
 """Pre-norm Transformer blocks over masked tokens."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -10,6 +11,10 @@ from jaxtyping import Array, Bool, Float
 XAVIER = nn.initializers.xavier_normal()
 
 Gelu: TypeAlias = Literal["exact", "tanh"]
+# What the backward pass computes again instead of keeping it. none: nothing.
+# dots: all but the outputs of matrix products with parameters. blocks: all but
+# the inputs of blocks.
+Remat: TypeAlias = Literal["none", "dots", "blocks"]
 
 
 class BlockConfig(NamedTuple):
@@ -28,6 +33,9 @@ class BlockConfig(NamedTuple):
   attention_kernel: Literal["xla", "cudnn"] | None = None
   # Computation; parameters, norms and softmax are float32.
   dtype: Any = jnp.float32
+  remat: Remat = "none"
+  # Of what enters and leaves a block; None leaves it to XLA.
+  sharding: jax.sharding.Sharding | None = None
 
 
 class MLP(nn.Module):
@@ -75,7 +83,8 @@ class TransformerBlock(nn.Module):
       attention_fn=self._attention,
     )(y, mask=None if mask is None else mask[:, None, None, :])
     y = layer_norm(config.norm_eps, config.dtype)(x)
-    return x + MLP(config.mlp_ratio, config.gelu, config.dtype)(y)
+    x = x + MLP(config.mlp_ratio, config.gelu, config.dtype)(y)
+    return constrained(x, config.sharding)
 
   def _attention(
     self,
@@ -97,6 +106,33 @@ class TransformerBlock(nn.Module):
       mask=mask,
       implementation=self.config.attention_kernel,
     )
+
+
+def rematerialised(
+  function: Callable[..., Any], remat: Remat
+) -> Callable[..., Any]:
+  """The function, whose backward pass computes anew what is not kept.
+
+  Args:
+    function: of arrays, or the class of a module.
+    remat: what is not kept.
+  """
+  if remat == "none":
+    return function
+  policies = jax.checkpoint_policies
+  policy = {
+    "dots": policies.dots_with_no_batch_dims_saveable,
+    "blocks": policies.nothing_saveable,
+  }[remat]
+  is_module = isinstance(function, type)
+  return (nn.remat if is_module else jax.checkpoint)(function, policy=policy)
+
+
+def constrained(x: Array, sharding: jax.sharding.Sharding | None) -> Array:
+  """The array where it is to be; XLA would move activations to parameters."""
+  if sharding is None:
+    return x
+  return jax.lax.with_sharding_constraint(x, sharding)
 
 
 def layer_norm(

@@ -1,5 +1,7 @@
 """Bottleneck blocks of MBT (Nagrani et al., NeurIPS 2021)."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
@@ -9,6 +11,7 @@ from rollingq_jax.models.layers import (
   BlockConfig,
   TransformerBlock,
   layer_norm,
+  rematerialised,
 )
 
 
@@ -41,11 +44,12 @@ class BottleneckMixer(nn.Module):
     shared = shared.astype(first.dtype)
     values = {name: t.values for name, t in tokens.items()}
     present = jnp.stack([t.mask[:, 0] for t in tokens.values()])
+    make: Any = rematerialised(TransformerBlock, self.block.remat)
     for index in range(self.depth):
       updates = []
       for name, t in tokens.items():
         joined = jnp.concatenate([shared, values[name]], axis=1)
-        block = TransformerBlock(self.block, name=f"{name}_block{index}")
+        block = make(self.block, name=f"{name}_block{index}")
         joined = block(joined, _seen(t.mask, self.num_tokens))
         updates.append(joined[:, : self.num_tokens])
         values[name] = joined[:, self.num_tokens :]

@@ -1,7 +1,7 @@
 """Values of the right type that no run can have, found before it starts."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.evaluation.regression import LOSSES
@@ -16,6 +16,7 @@ from rollingq_jax.models.build import (
   has_query,
 )
 from rollingq_jax.models.heads import RESIDUALS
+from rollingq_jax.models.layers import Remat
 from rollingq_jax.pretrained.load import FORMATS
 from rollingq_jax.training.balancing import METHODS, SCOPES
 from rollingq_jax.training.tasks import TASKS
@@ -37,6 +38,11 @@ def one_of(*choices: str) -> Check:
   return (lambda x: x in choices), f"one of {', '.join(choices)}"
 
 
+SHARE: Check = (
+  (lambda x: x == -1 or x >= 1),
+  "a number of devices, or -1 for what is left",
+)
+
 CHECKS: dict[str, Check] = {
   "seed": ((lambda x: 0 <= x < 2**31), "a number from 0 to 2^31 - 1"),
   "modalities": (
@@ -46,6 +52,10 @@ CHECKS: dict[str, Check] = {
   "task": one_of(*TASKS),
   "regression_loss": one_of(*LOSSES),
   "batch_size": at_least(1),
+  "accumulate_steps": at_least(1),
+  "mesh.data": SHARE,
+  "mesh.model": SHARE,
+  "mesh.min_entries": at_least(0),
   "total_epochs": at_least(1),
   "check_every_steps": at_least(1),
   "data.num_threads": at_least(0),
@@ -91,6 +101,7 @@ CHECKS: dict[str, Check] = {
     (lambda x: x in (None, "xla", "cudnn")),
     "xla, cudnn, or unset",
   ),
+  "model.remat": one_of(*get_args(Remat)),
   "model.bottleneck.depth": at_least(0),
   "model.bottleneck.num_tokens": at_least(1),
   "model.bottleneck.num_heads": at_least(1),
@@ -167,6 +178,7 @@ def check_config(config: Any) -> None:
   if config.task == "regression":
     _check_regression(config)
   _check_selection(config)
+  _check_accumulation(config)
   _check_heads(config.model)
   _check_known(config, "pretrained.modalities", config.pretrained.modalities)
   condition = config.model.condition
@@ -206,6 +218,15 @@ def _check_selection(config: Any) -> None:
     raise UserError(
       "config.data.train_on_validation is True, so the best epoch cannot be "
       "told on validation; use --config.evaluation.checkpoint=last"
+    )
+
+
+def _check_accumulation(config: Any) -> None:
+  if config.accumulate_steps > 1 and config.balance.name == "pmr":
+    raise UserError(
+      f"config.accumulate_steps is {config.accumulate_steps} but "
+      "config.balance.name 'pmr' compares the modalities over a whole batch "
+      "before its loss is known; use --config.accumulate_steps=1"
     )
 
 

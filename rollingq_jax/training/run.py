@@ -33,8 +33,20 @@ from rollingq_jax.pretrained import load_weights
 from rollingq_jax.training.balancing import make_balance, make_observe
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
-from rollingq_jax.training.sharding import make_mesh, put_batch, replicated
-from rollingq_jax.training.state import TrainState, init_state, with_variables
+from rollingq_jax.training.sharding import (
+  make_mesh,
+  over_batch,
+  put_batch,
+  replicated,
+)
+from rollingq_jax.training.state import (
+  TrainState,
+  abstract_state,
+  init_state,
+  make_init,
+  shardings_of,
+  with_variables,
+)
 from rollingq_jax.training.step import TrainStep, make_train_step
 from rollingq_jax.training.tasks import make_task
 from rollingq_jax.training.windows import (
@@ -91,7 +103,7 @@ def prepare(
   """
   check_config(config)
   dataset = load_dataset(config)
-  mesh = make_mesh(config.batch_size, devices)
+  mesh = make_mesh(config, devices)
   source = dataset.splits["train"]
   batches = _training_batches(source, config, mesh)
   per_epoch = math.ceil(len(source) / config.batch_size)
@@ -107,7 +119,7 @@ def _training_batches(
   return training_batches(
     source,
     config,
-    device_count=mesh.size,
+    device_count=mesh.size * config.accumulate_steps,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
@@ -137,25 +149,23 @@ def make_run(
   total_steps = config.total_epochs * steps_per_epoch
   schedule = make_schedule(config.optimizer, steps_per_epoch, total_steps)
   tx = make_optimizer(config.optimizer, schedule)
-  model = build_model(config)
+  model = build_model(config, over_batch(mesh) if mesh.size > 1 else None)
   balance = make_balance(config)
   task = make_task(config, dataset)
   streams, num_layers = pooled_streams(config), pooling_layers(config.model)
   example = _first(batches) if example is None else example
   batch = put_batch(example, mesh)
-  state = init_state(
+  init = make_init(
     model,
     tx,
-    batch,
-    seed=config.seed,
     streams=streams,
     num_layers=num_layers,
-    mesh=mesh,
     balance=balance,
     encoders=measured_encoders(config),
   )
+  abstract = abstract_state(init, batch, mesh, config.mesh.min_entries)
+  state = init_state(init, batch, abstract, config.seed)
   state, notes = _start_from_weights(config, state, batch)
-  shardings = jax.tree.map(lambda x: x.sharding, state)
   run = Run(
     config=config,
     dataset=dataset,
@@ -173,7 +183,13 @@ def make_run(
     notes=notes,
     balance=balance,
     train_step=make_train_step(
-      model, tx, shardings, balance, steps_per_epoch, task
+      model,
+      tx,
+      shardings_of(abstract),
+      balance,
+      steps_per_epoch,
+      task,
+      config.accumulate_steps,
     ),
     eval_step=make_eval_step(model.apply, task),
     second_pass=make_second_pass(model, config.rollingq.mean_over),

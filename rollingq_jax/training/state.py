@@ -1,6 +1,6 @@
 """The train state: everything a run needs to go on, in one pytree."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from rollingq_jax.balance import Balance
 from rollingq_jax.pretrained.rules import path_name
 from rollingq_jax.progressive import init_turn
-from rollingq_jax.training.sharding import replicated
+from rollingq_jax.training.sharding import parameter_shardings, replicated
 
 
 class TrainState(struct.PyTreeNode):
@@ -88,19 +88,19 @@ def zero_sums(
   }
 
 
-def init_state(
+Init = Callable[[Key[Array, ""], dict[str, Array]], TrainState]
+
+
+def make_init(
   model: nn.Module,
   tx: optax.GradientTransformation,
-  batch: dict[str, Array],
   *,
-  seed: int,
   streams: tuple[str, ...],
   num_layers: int,
-  mesh: Mesh,
   balance: Balance,
   encoders: tuple[str, ...] = (),
-) -> TrainState:
-  """State at step 0, born on the mesh with its final sharding.
+) -> Init:
+  """(key, batch) -> state at step 0.
 
   `encoders` are those whose gradient norms are summed over an epoch.
   """
@@ -121,10 +121,48 @@ def init_state(
       window_sums=zero_sums(streams, num_layers),
     )
 
+  return init
+
+
+def abstract_state(
+  init: Init, batch: Any, mesh: Mesh, min_entries: int
+) -> TrainState:
+  """Shapes and shardings of the state; nothing is computed.
+
+  Parameters, and what the optimizer keeps of each, are divided over the mesh's
+  axis `model`; the rest is on every device.
+
+  Args:
+    init: from `make_init`.
+    batch: arrays, or their shapes.
+    mesh: devices of all processes.
+    min_entries: arrays of fewer entries are on every device.
+  """
+  state = jax.eval_shape(init, jax.random.key(0), batch)
+  shardings = jax.tree.map(lambda _: replicated(mesh), state).replace(
+    params=parameter_shardings(state.params, mesh, min_entries),
+    opt_state=parameter_shardings(state.opt_state, mesh, min_entries),
+  )
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=sharding
+    ),
+    state,
+    shardings,
+  )
+
+
+def shardings_of(state: TrainState) -> TrainState:
+  """Where each leaf is, or of an abstract state will be."""
+  return jax.tree.map(lambda x: x.sharding, state)
+
+
+def init_state(
+  init: Init, batch: dict[str, Array], abstract: TrainState, seed: int
+) -> TrainState:
+  """State at step 0, born where the abstract state says."""
   rng = jax.random.key(seed)
-  shapes = jax.eval_shape(init, rng, batch)
-  shardings = jax.tree.map(lambda _: replicated(mesh), shapes)
-  return jax.jit(init, out_shardings=shardings)(rng, batch)
+  return jax.jit(init, out_shardings=shardings_of(abstract))(rng, batch)
 
 
 def _features(model: nn.Module, variables: Any, batch: Any) -> dict[str, Array]:

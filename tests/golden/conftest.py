@@ -157,7 +157,7 @@ class Reference:
   def run(self, rotated: bool = False) -> tuple[Any, Any, Any]:
     """Output, losses by head, and gradients of their sum in their layout."""
     from rollingq_jax.evaluation import cross_entropy
-    from rollingq_jax.training.step import total_loss
+    from rollingq_jax.training.loss import total_loss
 
     rotation = {"fusion_module.rotate": self["rot/R"]} if rotated else {}
     model, variables, made = self.built(self.weights | rotation)

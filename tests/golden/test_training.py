@@ -47,7 +47,7 @@ class Follower:
     self.windows = []
     log = SimpleNamespace(window=self.windows.append)
     self.outputs = Outputs(None, log, None)
-    mesh = make_mesh(self.config.batch_size, jax.devices()[:1])
+    mesh = make_mesh(self.config, jax.devices()[:1])
     source = grain.MapDataset.source(self.batches).repeat()
     self.run, self.state = make_run(
       self.config, Dataset({}, (), ""), source, len(self.batches), mesh

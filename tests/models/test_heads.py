@@ -23,7 +23,7 @@ from rollingq_jax.models.heads import (
 )
 from rollingq_jax.rolling import RollingQState, init_state
 from rollingq_jax.training.checks import check_config
-from rollingq_jax.training.step import total_loss
+from rollingq_jax.training.loss import total_loss
 
 NAMES = ("text", "audio", "visual")
 STEPS = {"text": 3, "audio": 5, "visual": 4}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rollingq_jax.training.lines import train_metrics
+from rollingq_jax.training.loss import total_loss
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
-from rollingq_jax.training.step import total_loss
 
 
 def test_norms_are_those_of_the_loss_whatever_a_balance_method_does(

@@ -15,10 +15,10 @@ from rollingq_jax.models import build_model
 from rollingq_jax.models.build import FUSIONS, POOLING
 from rollingq_jax.training import train_and_evaluate
 from rollingq_jax.training.checks import check_config
+from rollingq_jax.training.loss import total_loss
 from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import evaluate_split, prepare
 from rollingq_jax.training.sharding import put_batch
-from rollingq_jax.training.step import total_loss
 from rollingq_jax.training.tasks import constant_loss
 
 ARRAYS = {"text": "text", "audio": "audio", "visual": "video"}

@@ -1,4 +1,4 @@
-"""Training steps on one and on several devices, around a rotation."""
+"""Training steps: compiled once, donated, masked, checked."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from rollingq_jax.training.logs import RunLog
 from rollingq_jax.training.loop import Outputs, check_finite, end_window
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
-from rollingq_jax.training.state import zero_sums
 
 STEPS = 50
 WINDOW = 20
@@ -29,35 +28,6 @@ def outputs(tmp_path, small_config):
     Screen(STEPS, 0) as screen,
   ):
     yield Outputs(checkpoints, log, screen)
-
-
-def _train(config, devices, outputs):
-  """Losses of the steps, with the windows closed as the loop does."""
-  run, state = prepare(config, devices)
-  shardings = jax.tree.map(lambda x: x.sharding, state.epoch_sums)
-  losses, rotations = [], 0
-  for step in range(1, STEPS + 1):
-    # From zero each time: a running sum has no digits left for one step.
-    zero = jax.device_put(zero_sums(tuple(config.modalities)), shardings)
-    state = state.replace(epoch_sums=zero)
-    state = run.train_step(state, put_batch(run.batches[step - 1], run.mesh))
-    losses.append(float(state.epoch_sums["loss"]) / config.batch_size)
-    if run.plan.ends(step):
-      state = end_window(run, state, step, outputs)
-      rotations += int(state.epoch_sums["rotations"])
-  return np.array(losses), rotations, state
-
-
-def test_four_devices_give_the_losses_of_one_with_rotations_in_between(
-  small_config, cpu_devices, outputs
-):
-  config = small_config(rollingq__window_steps=str(WINDOW))
-  one, rolled_on_one, _ = _train(config, cpu_devices[:1], outputs)
-  four, rolled_on_four, state = _train(config, cpu_devices, outputs)
-  assert rolled_on_one == rolled_on_four == 2
-  assert len(state.step.sharding.device_set) == 4
-  np.testing.assert_allclose(one, four, rtol=0, atol=1e-5)
-  assert one[-10:].mean() < one[:10].mean()
 
 
 def test_nothing_is_compiled_after_the_first_window(
