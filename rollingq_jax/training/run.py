@@ -34,12 +34,14 @@ from rollingq_jax.training.balancing import make_balance, make_observe
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.optimizer import make_optimizer, make_schedule
 from rollingq_jax.training.sharding import (
+  abstract_batch,
   make_mesh,
   over_batch,
   put_batch,
   replicated,
 )
 from rollingq_jax.training.state import (
+  Init,
   TrainState,
   abstract_state,
   init_state,
@@ -79,6 +81,9 @@ class Run(NamedTuple):
   tx: optax.GradientTransformation
   # What is to be said of the weights that it starts from.
   notes: tuple[str, ...]
+  # (key, batch) -> state at step 0, and its shapes and shardings.
+  init: Init
+  abstract: TrainState
   balance: Balance
   train_step: TrainStep
   eval_step: JittedEvalStep
@@ -110,7 +115,9 @@ def prepare(
   whole = config.copy_and_resolve_references()
   whole.data.length_buckets = 1
   example = _first(_training_batches(source, whole, mesh))
-  return make_run(config, dataset, batches, per_epoch, mesh, example)
+  run = make_run(config, dataset, batches, per_epoch, mesh, example)
+  state, notes = first_state(run)
+  return run._replace(notes=notes), state
 
 
 def _training_batches(
@@ -132,8 +139,8 @@ def make_run(
   steps_per_epoch: int,
   mesh: Mesh,
   example: Any = None,
-) -> tuple[Run, TrainState]:
-  """Model, optimizer and compiled functions for data that is there.
+) -> Run:
+  """Model, optimizer and compiled functions; nothing is computed.
 
   Args:
     config: as in configs/base.py.
@@ -141,10 +148,10 @@ def make_run(
     batches: endless training batches, of this process.
     steps_per_epoch: batches of an epoch.
     mesh: devices of all processes.
-    example: batch of the full shapes; the first one if None.
+    example: batch of the full shapes, or these; the first one if None.
 
   Raises:
-    UserError: a config or weights that cannot be used.
+    UserError: a config that cannot be used.
   """
   total_steps = config.total_epochs * steps_per_epoch
   schedule = make_schedule(config.optimizer, steps_per_epoch, total_steps)
@@ -154,7 +161,6 @@ def make_run(
   task = make_task(config, dataset)
   streams, num_layers = pooled_streams(config), pooling_layers(config.model)
   example = _first(batches) if example is None else example
-  batch = put_batch(example, mesh)
   init = make_init(
     model,
     tx,
@@ -163,10 +169,9 @@ def make_run(
     balance=balance,
     encoders=measured_encoders(config),
   )
+  batch = abstract_batch(example, mesh)
   abstract = abstract_state(init, batch, mesh, config.mesh.min_entries)
-  state = init_state(init, batch, abstract, config.seed)
-  state, notes = _start_from_weights(config, state, batch)
-  run = Run(
+  return Run(
     config=config,
     dataset=dataset,
     task=task,
@@ -180,7 +185,9 @@ def make_run(
     streams=streams,
     num_layers=num_layers,
     tx=tx,
-    notes=notes,
+    notes=(),
+    init=init,
+    abstract=abstract,
     balance=balance,
     train_step=make_train_step(
       model,
@@ -196,7 +203,17 @@ def make_run(
     observe=make_observe(model, balance),
     view=make_view(model.apply, replicated(mesh)),
   )
-  return run, state
+
+
+def first_state(run: Run) -> tuple[TrainState, tuple[str, ...]]:
+  """State at step 0, on the mesh, and notes on the weights it starts from.
+
+  Raises:
+    UserError: weights that cannot be used.
+  """
+  batch = put_batch(run.example, run.mesh)
+  state = init_state(run.init, batch, run.abstract, run.config.seed)
+  return _start_from_weights(run.config, state, batch)
 
 
 def measured_encoders(config: Any) -> tuple[str, ...]:

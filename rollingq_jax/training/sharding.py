@@ -117,3 +117,14 @@ def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     name: jax.make_array_from_process_local_data(sharding, values)
     for name, values in batch.items()
   }
+
+
+def abstract_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+  """Shapes of the global batch of which this process has these rows."""
+  sharding, count = over_batch(mesh), jax.process_count()
+  return {
+    name: jax.ShapeDtypeStruct(
+      (x.shape[0] * count, *x.shape[1:]), x.dtype, sharding=sharding
+    )
+    for name, x in batch.items()
+  }

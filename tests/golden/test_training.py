@@ -23,7 +23,7 @@ from rollingq_jax.pretrained.rules import flat_template
 from rollingq_jax.rolling import anchor_weights
 from rollingq_jax.training.loop import Outputs, end_window
 from rollingq_jax.training.optimizer import make_schedule
-from rollingq_jax.training.run import make_run, on_device
+from rollingq_jax.training.run import first_state, make_run, on_device
 from rollingq_jax.training.sharding import make_mesh, put_batch
 from rollingq_jax.training.state import zero_sums
 from rollingq_jax.training.windows import make_second_pass, reset_layers
@@ -49,9 +49,10 @@ class Follower:
     self.outputs = Outputs(None, log, None)
     mesh = make_mesh(self.config, jax.devices()[:1])
     source = grain.MapDataset.source(self.batches).repeat()
-    self.run, self.state = make_run(
+    self.run = make_run(
       self.config, Dataset({}, (), ""), source, len(self.batches), mesh
     )
+    self.state, _ = first_state(self.run)
     self.model = build_model(self.config)
     self.losses = jax.jit(functools.partial(_losses, self.model))
     self._start_from_their_parameters()

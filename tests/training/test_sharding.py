@@ -2,30 +2,25 @@
 
 import math
 
+import grain
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
 from rollingq_jax.config import load_config
+from rollingq_jax.data import Dataset
 from rollingq_jax.errors import UserError
-from rollingq_jax.models.build import build_model, pooled_streams
-from rollingq_jax.training.balancing import make_balance
 from rollingq_jax.training.checks import check_config
-from rollingq_jax.training.optimizer import make_optimizer
-from rollingq_jax.training.run import prepare
+from rollingq_jax.training.run import make_run, prepare
 from rollingq_jax.training.sharding import (
+  abstract_batch,
   make_mesh,
   mesh_shape,
   put_batch,
   shard_largest,
 )
-from rollingq_jax.training.state import (
-  abstract_state,
-  make_init,
-  shardings_of,
-  zero_sums,
-)
+from rollingq_jax.training.state import shardings_of, zero_sums
 from rollingq_jax.training.windows import hyper_parameters, roll_layers
 
 STEPS, WINDOW = 30, 10
@@ -128,22 +123,29 @@ def test_heads_own_losses_and_ogm_are_the_same_in_parts(exact, eight_devices):
   assert float(whole.epoch_sums["gradient_norm"]["audio"]) > 0
 
 
-def _abstract(config, mesh):
-  """State of a config by shapes alone, as a run would have it."""
+def _compiled(config, devices):
+  """The train step of a config; nothing is run."""
+  mesh = make_mesh(config, devices)
+  run = _abstract_run(config, mesh)
+  batch = abstract_batch(run.example, mesh)
+  return run.train_step.lower(run.abstract, batch).compile()
+
+
+def _abstract_run(config, mesh):
+  batches = grain.MapDataset.source([_shapes(config)])
+  return make_run(config, Dataset({}, (), ""), batches, 1, mesh)
+
+
+def _shapes(config):
   shapes = {
     name: jax.ShapeDtypeStruct((config.batch_size, *shape), np.float32)
     for name, shape in config.data.shapes.items()
   }
-  streams = pooled_streams(config)
-  tx = make_optimizer(config.optimizer, lambda _: 1e-3)
-  init = make_init(
-    build_model(config),
-    tx,
-    streams=streams,
-    num_layers=1,
-    balance=make_balance(config),
-  )
-  return abstract_state(init, shapes, mesh, config.mesh.min_entries)
+  ones = {"label": np.int32, "mask": np.bool_}
+  return shapes | {
+    name: jax.ShapeDtypeStruct((config.batch_size,), dtype)
+    for name, dtype in ones.items()
+  }
 
 
 def test_a_device_holds_an_eighth_of_a_full_size_model(
@@ -151,7 +153,8 @@ def test_a_device_holds_an_eighth_of_a_full_size_model(
 ):
   spec = str(repo_root / "configs" / "ks.py")
   config = load_config(spec, ["--config.mesh.model=8"])
-  state = _abstract(config, make_mesh(config, eight_devices))
+  mesh = make_mesh(config, eight_devices)
+  state = _abstract_run(config, mesh).abstract
   kept = jax.tree.leaves((state.params, state.opt_state))
   total = sum(math.prod(x.shape) for x in kept)
   own = sum(math.prod(x.sharding.shard_shape(x.shape)) for x in kept)
@@ -167,10 +170,7 @@ def test_a_step_gathers_nothing_but_what_fsdp_divides(
   texts = {}
   for model in (1, 2):
     fields = {"mesh__model": str(model), "mesh__min_entries": "0"}
-    run, state = prepare(small_config(**fields), eight_devices)
-    batch = put_batch(run.batches[0], run.mesh)
-    compiled = run.train_step.lower(state, batch).compile()
-    texts[model] = compiled.as_text()
+    texts[model] = _compiled(small_config(**fields), eight_devices).as_text()
   assert "all-reduce" in texts[1]
   assert "all-gather" not in texts[1]
   assert "all-gather" in texts[2]
@@ -260,9 +260,7 @@ def test_less_is_kept_for_the_backward_pass(small_config):
     "parts": {"accumulate_steps": "4"},
   }.items():
     config = small_config(model__depth="6", model__width="64", **own)
-    run, state = prepare(config, jax.devices()[:1])
-    batch = put_batch(run.batches[0], run.mesh)
-    compiled = run.train_step.lower(state, batch).compile()
+    compiled = _compiled(config, jax.devices()[:1])
     memory[name] = compiled.memory_analysis().temp_size_in_bytes
   assert memory["dots"] < 0.9 * memory["all"]
   assert memory["blocks"] < 0.5 * memory["all"]
