@@ -8,7 +8,7 @@ import pytest
 # Lower lines may import from upper ones, never the other way round.
 LAYERS = (
   {"condition", "errors", "jsonl"},
-  {"command", "unpickle"},
+  {"cluster", "command", "unpickle"},
   {"means", "rotation"},
   {"rolling"},
   {"progressive"},
@@ -23,6 +23,7 @@ LAYERS = (
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {
+  "cluster": {"errors"},
   "command": {"errors"},
   "unpickle": {"errors"},
   "rotation": set(),
