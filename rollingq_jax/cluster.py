@@ -2,13 +2,15 @@
 
 By options, by JAX's variables of the environment, or by whatever started them
 where JAX knows it: Slurm, Open MPI, Cloud TPU, Kubernetes. One process alone
-joins nothing.
+joins nothing. What happens to one of them later: `together`.
 """
 
 import argparse
 import importlib.util
 import os
 import re
+import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,10 +65,14 @@ def join(args: argparse.Namespace, timeout_s: int = JOIN_SECONDS) -> None:
   import jax
 
   arguments = found or {"local_device_ids": _devices(args, os.environ)}
+  # JAX's own time-out ends the process with a stack trace.
+  clock = threading.Timer(timeout_s, _give_up, (arguments, timeout_s))
+  clock.daemon = True
+  clock.start()
   try:
     jax.distributed.initialize(
       **arguments,
-      initialization_timeout=timeout_s,
+      initialization_timeout=timeout_s + 60,
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     )
   # JAX and what it asks (the scheduler, metadata servers) raise their own.
@@ -76,6 +82,8 @@ def join(args: argparse.Namespace, timeout_s: int = JOIN_SECONDS) -> None:
       f"{_first_line(error)}; start all of them with the same --coordinator, "
       "reachable from every host, and each with its own --process_id"
     ) from error
+  finally:
+    clock.cancel()
 
 
 def detected(environment: Mapping[str, str]) -> str | None:
@@ -103,6 +111,27 @@ def detected(environment: Mapping[str, str]) -> str | None:
     return named
   # Its metadata server knows the workers, one or many.
   return "Cloud TPU"
+
+
+def process_id() -> int:
+  """Which of the processes this one is; touches no device."""
+  if "jax" not in sys.modules:
+    return 0
+  from jax._src import distributed
+
+  return distributed.global_state.process_id
+
+
+def _give_up(arguments: Mapping[str, Any], timeout_s: int) -> None:
+  count = arguments.get("num_processes", "the")
+  print(
+    f"error: not all of {count} processes came together"
+    f"{_where(arguments)} within {timeout_s} s; check that all were started, "
+    "that --coordinator is process 0's address, and that its port is open",
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(2)
 
 
 def _on_tpu_vm(environment: Mapping[str, str]) -> bool:

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 
 import rollingq_jax
 from rollingq_jax.errors import UserError
+from rollingq_jax.files import write_whole
 
 _PREFIX = "--config."
 # Of the machine that a run is on, not of the run: they may differ when it goes
@@ -90,7 +91,8 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
   check_workdir(config, workdir)
   path = workdir / "config.json"
   if not path.exists():
-    path.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    text = json.dumps(json.loads(config.to_json()), indent=2) + "\n"
+    write_whole(path, text)
 
 
 def check_workdir(

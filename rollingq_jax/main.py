@@ -5,14 +5,23 @@ line is understood, so that help and mistakes answer at once.
 """
 
 import argparse
+import errno
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rollingq_jax import cluster
 from rollingq_jax.command import Parser, run_command
 from rollingq_jax.errors import UserError
+from rollingq_jax.files import lock
+from rollingq_jax.together import together
+
+# Held while a run goes on.
+LOCK_FILE = "workdir.lock"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 _EPILOG = """\
 examples:
@@ -42,20 +51,26 @@ def _parser() -> Parser:
     metavar="DIR",
     help="folder of the run; made if it does not exist",
   )
+  cluster.add_options(parser)
   return parser
 
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-  from rollingq_jax.config import check_workdir, load_config
+  from rollingq_jax.config import load_config
 
-  config, workdir = load_config(args.config, overrides), args.workdir
-  _pin(config)
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    check_workdir(config, workdir)
-  except OSError as error:
-    raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
+  config = load_config(args.config, overrides)
+  cluster.join(args)
+  with together():
+    _pin(config)
+    with _taken(args.workdir), _disk_errors(args.workdir):
+      _train(config, args.workdir)
+  return 0
 
+
+def _train(config: Any, workdir: Path) -> None:
+  from rollingq_jax.config import check_workdir
+
+  check_workdir(config, workdir)
   from rollingq_jax.training import train_and_evaluate
   from rollingq_jax.training.compilation import keep_compiled_programs
   from rollingq_jax.training.preemption import stop_on_sigterm
@@ -65,9 +80,42 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   with stop_on_sigterm() as stop:
     on_ready = functools.partial(_write_first_files, workdir)
     finished = train_and_evaluate(config, workdir, stop, on_ready)
-  if finished:
+  if finished and cluster.process_id() == 0:
     _show(workdir)
-  return 0
+
+
+@contextmanager
+def _taken(workdir: Path) -> Iterator[None]:
+  """The folder, made, and kept from other runs; by process 0 for all."""
+  if cluster.process_id() != 0:
+    yield
+    return
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    locked = lock(workdir / LOCK_FILE)
+  except OSError as error:
+    raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
+  if locked is None:
+    raise UserError(
+      f"--workdir {workdir}: another run is going on there; wait for it, stop "
+      "it, or choose another folder"
+    )
+  with locked:
+    yield
+
+
+@contextmanager
+def _disk_errors(workdir: Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in DISK_ERRORS:
+      raise
+    where = error.filename or f"--workdir {workdir}"
+    raise UserError(
+      f"{where}: {error.strerror}; make room or the folder writable, and give "
+      "the same command again: it goes on from the newest checkpoint"
+    ) from error
 
 
 def _pin(config: Any) -> None:
@@ -93,6 +141,8 @@ def _write_first_files(workdir: Path, run: Any, state: Any) -> list[str]:
   from rollingq_jax.config import save_config
 
   cost = measure_cost(run, state)
+  if cluster.process_id() != 0:
+    return []
   save_config(run.config, workdir)
   save_cost(cost, workdir)
   append_environment(workdir)

@@ -7,8 +7,8 @@ import pytest
 
 # Lower lines may import from upper ones, never the other way round.
 LAYERS = (
-  {"condition", "errors", "jsonl"},
-  {"cluster", "command", "unpickle"},
+  {"condition", "errors", "files", "jsonl"},
+  {"cluster", "command", "together", "unpickle"},
   {"means", "rotation"},
   {"rolling"},
   {"progressive"},
@@ -25,6 +25,7 @@ LAYERS = (
 ONLY = {
   "cluster": {"errors"},
   "command": {"errors"},
+  "together": {"errors"},
   "unpickle": {"errors"},
   "rotation": set(),
   "means": set(),

@@ -1,6 +1,7 @@
 """Evaluation of a model over batches; every sample counts once."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -15,16 +16,20 @@ JittedEvalStep: TypeAlias = jax.stages.Wrapped
 
 
 def make_eval_step(
-  apply_fn: Callable[..., Any], task: Task = CLASSIFICATION
+  apply_fn: Callable[..., Any],
+  task: Task = CLASSIFICATION,
+  sharding: Any = None,
 ) -> JittedEvalStep:
   """Jitted (variables, batch) -> sums of metrics, in evaluation mode.
 
   Args:
     apply_fn: (variables, batch, train) -> `ClassifierOutput`.
     task: whose metrics they are.
+    sharding: of the sums; None: left to the compiler.
   """
+  options = {} if sharding is None else {"out_shardings": sharding}
 
-  @jax.jit
+  @partial(jax.jit, **options)
   def eval_step(variables: Any, batch: Batch) -> Sums:
     output: Any = apply_fn(variables, batch, train=False)
     return batch_sums(output, batch, task)

@@ -1,15 +1,14 @@
 """Runs as child processes, several at once."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
+from rollingq_jax.files import lock
 from rollingq_jax.study.runs import (
   OUTPUT_FILE,
   Outcome,
@@ -112,17 +111,6 @@ def child_environment(
   if parallel > 1 and not any(name in environment for name in MEMORY):
     made[MEMORY[0]] = f"{0.9 / parallel:.3f}"
   return made
-
-
-def lock(path: Path) -> IO[str] | None:
-  """A file that is locked while it is open; None where another has it."""
-  file = path.open("w")
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    file.close()
-    return None
-  return file
 
 
 def _start_next(

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.files import lock
 from rollingq_jax.report.run_files import read_run
-from rollingq_jax.study.children import lock, run_all
+from rollingq_jax.study.children import run_all
 from rollingq_jax.study.methods import SWEEP_FOLDER, Method, folder_name
 from rollingq_jax.study.results import (
   Question,

@@ -1,11 +1,17 @@
-"""Checkpoints of the train state and of the data iterator, by Orbax."""
+"""Checkpoints of the train state, by Orbax.
+
+The data need none: which batch follows is known from the step alone, on any
+number of processes. Checkpoints from before this was so hold an item `data`,
+which is left alone.
+"""
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
@@ -15,6 +21,14 @@ from rollingq_jax.training.state import TrainState
 
 # Metrics of the selection split -> what is larger the better they are.
 Rank = Callable[[Mapping[str, float]], float]
+METADATA_FILE = "_CHECKPOINT_METADATA"
+# What a full or locked disk is called, by the system and by TensorStore.
+DISK_ERRORS = (
+  "No space left on device",
+  "Disk quota exceeded",
+  "Read-only file system",
+  "Permission denied",
+)
 
 
 class Checkpoints:
@@ -43,9 +57,11 @@ class Checkpoints:
     self._unreadable = workdir.absolute() / "checkpoints_unreadable"
     self._say = say
     # Orbax reads these files of all checkpoints before it opens any.
-    for folder in _steps(self._directory):
-      if error := _metadata_error(folder):
-        self._set_aside(int(folder.name), error)
+    if jax.process_index() == 0:
+      for folder in _steps(self._directory):
+        if error := _metadata_error(folder):
+          self._set_aside(int(folder.name), error)
+    _meet("checkpoints are looked through")
     policy = policies.AnyPreservationPolicy(
       [
         policies.LatestN(max_to_keep),
@@ -68,56 +84,70 @@ class Checkpoints:
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_: object) -> None:
-    self._manager.close()
+  def __exit__(self, kind: object, *_: object) -> None:
+    # Others that are gone would be waited for.
+    if kind is None or jax.process_count() == 1:
+      with self._clear_line():
+        self._manager.close()
 
   def save(
-    self,
-    state: TrainState,
-    iterator: grain.DatasetIterator,
-    metrics: dict[str, float] | None = None,
+    self, state: TrainState, metrics: dict[str, float] | None = None
   ) -> None:
-    """Saves, unless this step is there; `metrics` of the selection split."""
+    """Saves, unless this step is there; `metrics` of the selection split.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
     step = int(state.step)
     if step in self._manager.all_steps():
       return
     items = ocp.args.Composite(
-      state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
-      data=grain.checkpoint.CheckpointSave(iterator),  # pyright: ignore
+      state=ocp.args.StandardSave(state)  # pyright: ignore[reportCallIssue]
     )
-    self._manager.save(step, args=items, metrics=metrics, force=True)
+    about = {"processes": jax.process_count()}
+    with self._clear_line():
+      self._manager.save(
+        step, args=items, metrics=metrics, force=True, custom_metadata=about
+      )
 
   def wait(self) -> None:
-    """Waits until what was saved is on disk."""
-    self._manager.wait_until_finished()
+    """Waits until what was saved is on disk.
+
+    Raises:
+      UserError: the disk is full or may not be written.
+    """
+    with self._clear_line():
+      self._manager.wait_until_finished()
 
   def latest_step(self) -> int | None:
     """Step of the newest checkpoint on disk."""
     return self._manager.latest_step()
 
-  def restore_latest(
-    self, like: TrainState, iterator: grain.DatasetIterator
-  ) -> TrainState | None:
-    """The newest readable checkpoint; also sets the iterator.
+  def restore_latest(self, like: TrainState) -> TrainState | None:
+    """The newest readable checkpoint.
 
     Args:
-      like: a state of the same shapes, dtypes and shardings.
-      iterator: set to the position after the checkpoint's last step.
+      like: a state of the same shapes and dtypes, where the result is to be.
 
     Returns:
       The state, or None where there is no checkpoint.
 
     Raises:
-      UserError: there are checkpoints but none can be read.
+      UserError: there are checkpoints but none can be read, or the newest has
+        other arrays than this state.
     """
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        return self._restore(step, abstract, iterator)
+        self._check_arrays(step, like)
+        state = self._restore_state(step, like)
+      except UserError:
+        raise
       # Orbax, TensorStore and the file system each raise their own.
       except Exception as error:
-        self._set_aside(step, error)
-        self._manager.reload()
+        self._give_up(step, error)
+        continue
+      self._say_processes(step)
+      return state
     if self._unreadable.exists():
       raise UserError(
         f"none of the checkpoints in {self._directory} can be read; they "
@@ -143,14 +173,59 @@ class Checkpoints:
       ),
     )["state"]
 
-  def _restore(
-    self, step: int, abstract: TrainState, iterator: grain.DatasetIterator
-  ) -> TrainState:
-    items = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract),  # pyright: ignore
-      data=grain.checkpoint.CheckpointRestore(iterator),  # pyright: ignore
-    )
-    return self._manager.restore(step, args=items)["state"]
+  def _check_arrays(self, step: int, like: TrainState) -> None:
+    """Raises UserError for a checkpoint of other arrays than the state's."""
+    folder = self._directory / str(step) / "state"
+    with ocp.StandardCheckpointer() as reader:
+      there = _shapes(reader.metadata(folder).tree)
+    differences = _differences(there, _shapes(like))
+    if differences:
+      more = f" and {len(differences) - 3} more" if differences[3:] else ""
+      raise UserError(
+        f"checkpoint {step} in {self._directory} has other arrays than this "
+        f"version makes: {', '.join(differences[:3])}{more}; go on with the "
+        "version that wrote it (environment.jsonl names it), or start anew in "
+        "another --workdir; nothing was changed"
+      )
+
+  def _say_processes(self, step: int) -> None:
+    file = self._directory / str(step) / METADATA_FILE
+    about = json.loads(file.read_text())["custom_metadata"] or {}
+    before, now = about.get("processes", 1), jax.process_count()
+    if before != now:
+      self._say(
+        f"checkpoint {step} was saved by {before} process(es), this run has "
+        f"{now}: each takes its share of the data from the step on"
+      )
+
+  def _give_up(self, step: int, error: Exception) -> None:
+    """Sets an unreadable checkpoint aside, so that the one before is tried.
+
+    Raises:
+      UserError: several processes, of which others may have read it.
+    """
+    if jax.process_count() > 1:
+      raise UserError(
+        f"checkpoint {step} in {self._directory} cannot be read "
+        f"({_first_line(error)}); move it away to go on from the one before"
+      ) from error
+    self._set_aside(step, error)
+    self._manager.reload()
+
+  @contextmanager
+  def _clear_line(self) -> Iterator[None]:
+    """Makes UserError of what a full or read-only disk brings about."""
+    try:
+      yield
+    except Exception as error:
+      reason = next((x for x in DISK_ERRORS if x in str(error)), None)
+      if reason is None:
+        raise
+      raise UserError(
+        f"a checkpoint cannot be written to {self._directory}: {reason}; make "
+        "room or the folder writable, and give the same command again: it "
+        "goes on from the newest checkpoint"
+      ) from error
 
   def _set_aside(self, step: int, error: Exception) -> None:
     target = self._unreadable / str(step)
@@ -170,13 +245,54 @@ def _steps(directory: Path) -> list[Path]:
 
 def _metadata_error(folder: Path) -> Exception | None:
   """What is wrong with a checkpoint's JSON files, if anything."""
-  for file in (folder / "_CHECKPOINT_METADATA", folder / "metrics" / "metrics"):
+  for file in (folder / METADATA_FILE, folder / "metrics" / "metrics"):
     try:
       if file.exists():
         json.loads(file.read_text())
     except (OSError, ValueError) as error:
       return error
   return None
+
+
+def _meet(name: str) -> None:
+  """Waits for all processes to come here."""
+  if jax.process_count() > 1:
+    ocp.multihost.sync_global_processes(name)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Shape of each array by its path, a random key as the numbers it is."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    "/".join(_key(key) for key in path): tuple(_stored(leaf).shape)
+    for path, leaf in leaves
+    if hasattr(leaf, "shape")
+  }
+
+
+def _key(key: Any) -> str:
+  """Of a dict, a sequence or a struct alike: a checkpoint knows dicts alone."""
+  names = ("key", "idx", "name")
+  return str(next(getattr(key, n) for n in names if hasattr(key, n)))
+
+
+def _stored(leaf: Any) -> Any:
+  if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jax.eval_shape(jax.random.key_data, leaf)
+  return leaf
+
+
+def _differences(
+  there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+  missing = [f"{name} is missing" for name in sorted(here.keys() - there)]
+  more = [f"{name} is unknown" for name in sorted(there.keys() - here)]
+  other = [
+    f"{name} is {there[name]}, here {here[name]}"
+    for name in sorted(there.keys() & here)
+    if there[name] != here[name]
+  ]
+  return [*missing, *other, *more]
 
 
 def _first_line(error: Exception) -> str:

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from rollingq_jax.condition import Condition
+from rollingq_jax.files import write_whole
 from rollingq_jax.jsonl import read_lines
+from rollingq_jax.training.events import Events
 
 METRICS_FILE = "metrics.jsonl"
 ROLLINGQ_FILE = "rollingq.jsonl"
@@ -38,7 +38,7 @@ class RunLog:
       _keep_lines(workdir / name, resumed_step)
     if (workdir / GEOMETRY_FILE).exists():
       _keep_lines(workdir / GEOMETRY_FILE, resumed_step)
-    self._events = _events(workdir / "tensorboard", resumed_step + 1)
+    self._events = Events(workdir / "tensorboard", resumed_step + 1)
 
   def __enter__(self) -> "RunLog":
     return self
@@ -87,26 +87,13 @@ class RunLog:
     """Adds scalars to the TensorBoard events alone."""
     if self._enabled:
       for name, value in values.items():
-        self._events.add_scalar(f"{prefix}/{name}", value, step)
+        self._events.scalar(f"{prefix}/{name}", value, step)
+      self._events.flush()
 
   def _append(self, name: str, line: dict[str, Any]) -> None:
     if self._enabled:
       with (self._workdir / name).open("a") as file:
         file.write(json.dumps(_finite(line)) + "\n")
-
-
-def _events(folder: Path, purge_step: int) -> Any:
-  """TensorBoard writer; events of a broken run from purge_step on are void."""
-  hidden = "torch" not in sys.modules
-  # tensorboardX imports PyTorch where it is installed, for nothing we use.
-  if hidden:
-    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
-  try:
-    from tensorboardX import SummaryWriter
-  finally:
-    if hidden:
-      del sys.modules["torch"]
-  return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 def _keep_lines(path: Path, step: int) -> None:
@@ -115,9 +102,7 @@ def _keep_lines(path: Path, step: int) -> None:
     for line in read_lines(path)
     if line["step"] <= step and line.get("split") != "test"
   ]
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-  os.replace(temporary, path)
+  write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _finite(value: Any) -> Any:

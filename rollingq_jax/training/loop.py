@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import jax
+import numpy as np
 
 from rollingq_jax.condition import make_conditions
 from rollingq_jax.data.pipeline import prefetched
@@ -76,11 +76,10 @@ def train_and_evaluate(
   run, state = prepare(config)
   remarks = () if on_ready is None else on_ready(run, state)
   is_main = jax.process_index() == 0
-  iterator = iter(prefetched(run.batches, config))
   lines: list[str] = []
   keep = config.checkpoint.max_to_keep
   with Checkpoints(workdir, keep, lines.append, run.task.rank) as checkpoints:
-    restored = checkpoints.restore_latest(state, iterator)
+    restored = checkpoints.restore_latest(state)
     state = state if restored is None else restored
     first = int(state.step)
     with (
@@ -90,30 +89,27 @@ def train_and_evaluate(
       for line in [*lines, *opening_lines(run, state), *remarks]:
         screen.say(line)
       outputs = Outputs(checkpoints, log, screen)
-      state = train(run, state, iterator, outputs, stop)
+      state = train(run, state, outputs, stop)
       if not stop:
         test(run, state, outputs, stop)
   return not stop
 
 
 def train(
-  run: Run,
-  state: TrainState,
-  iterator: grain.DatasetIterator,
-  outputs: Outputs,
-  stop: StopRequest,
+  run: Run, state: TrainState, outputs: Outputs, stop: StopRequest
 ) -> TrainState:
   """Runs the remaining steps; saves and returns early when asked to stop."""
   config = run.config
+  batches = iter(prefetched(run.batches[int(state.step) :], config))
   if not int(state.step):
     state = observe_balance(run, state, 0)
   last_batch_only = config.rollingq.air == "last_batch"
   for step in range(int(state.step) + 1, run.total_steps + 1):
-    if stop:
-      outputs.checkpoints.save(state, iterator)
+    if stop.at(step):
+      outputs.checkpoints.save(state)
       outputs.screen.say(f"stopped at step {step - 1}; run again to go on")
       break
-    batch = put_batch(next(iterator), run.mesh)
+    batch = put_batch(next(batches), run.mesh)
     if last_batch_only and run.plan.ends(step):
       state = state.replace(rollingq=reset_layers(state.rollingq))
     state = run.train_step(state, batch)
@@ -123,7 +119,7 @@ def train(
     if run.plan.ends(step) and state.rollingq:
       state = end_window(run, state, step, outputs)
     if step % run.steps_per_epoch == 0:
-      state = end_epoch(run, state, iterator, step, outputs)
+      state = end_epoch(run, state, step, outputs)
   return state
 
 
@@ -158,11 +154,7 @@ def end_window(
 
 
 def end_epoch(
-  run: Run,
-  state: TrainState,
-  iterator: grain.DatasetIterator,
-  step: int,
-  outputs: Outputs,
+  run: Run, state: TrainState, step: int, outputs: Outputs
 ) -> TrainState:
   """Validates, writes the epoch's lines, saves a checkpoint."""
   check_finite(state, outputs.checkpoints)
@@ -188,7 +180,7 @@ def end_epoch(
   zeros = zero_sums(run.streams, run.num_layers, measured_encoders(config))
   state = _replace(state, epoch_sums=zeros)
   score = run.task.score_name
-  outputs.checkpoints.save(state, iterator, {score: validation[score]})
+  outputs.checkpoints.save(state, {score: validation[score]})
   return state
 
 
@@ -219,9 +211,10 @@ def test(
   if run.config.evaluation.checkpoint == "best":
     state = outputs.checkpoints.restore_best(state)
   results = []
-  for condition in (None, *make_conditions(run.config)):
+  conditions = (None, *make_conditions(run.config))
+  for step, condition in enumerate(conditions, run.total_steps + 1):
     outputs.screen.advance(run.total_steps, "testing")
-    if stop:
+    if stop.at(step):
       return
     metrics = evaluate_split(run, state, "test", condition)
     results.append((metrics, condition))
@@ -254,9 +247,17 @@ def check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
 def _replace(state: TrainState, **fields: Any) -> TrainState:
   """Replaces fields and keeps their shardings, so that no step recompiles."""
   placed = {
-    name: jax.device_put(
-      tree, jax.tree.map(lambda x: x.sharding, getattr(state, name))
-    )
+    name: jax.tree.map(_placed_like, tree, getattr(state, name))
     for name, tree in fields.items()
   }
   return state.replace(**placed)
+
+
+def _placed_like(value: jax.Array, old: jax.Array) -> jax.Array:
+  if old.is_fully_addressable or not value.is_fully_addressable:
+    return jax.device_put(value, old.sharding)
+  # Each of several processes has the same value on a device of its own.
+  whole = np.asarray(value)
+  return jax.make_array_from_callback(
+    old.shape, old.sharding, lambda index: whole[index]
+  )

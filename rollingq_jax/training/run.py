@@ -198,7 +198,7 @@ def make_run(
       task,
       config.accumulate_steps,
     ),
-    eval_step=make_eval_step(model.apply, task),
+    eval_step=make_eval_step(model.apply, task, replicated(mesh)),
     second_pass=make_second_pass(model, config.rollingq.mean_over),
     observe=make_observe(model, balance),
     view=make_view(model.apply, replicated(mesh)),
