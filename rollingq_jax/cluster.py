@@ -63,6 +63,7 @@ def join(args: argparse.Namespace, timeout_s: int = JOIN_SECONDS) -> None:
     _check_alone(args)
     return
   import jax
+  from jax.experimental import multihost_utils
 
   arguments = found or {"local_device_ids": _devices(args, os.environ)}
   # JAX's own time-out ends the process with a stack trace.
@@ -75,6 +76,9 @@ def join(args: argparse.Namespace, timeout_s: int = JOIN_SECONDS) -> None:
       initialization_timeout=timeout_s + 60,
       heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     )
+    # While all are here: later one may be busy for longer than the others
+    # wait for a first connection.
+    multihost_utils.sync_global_devices("joined")
   # JAX and what it asks (the scheduler, metadata servers) raise their own.
   except Exception as error:
     raise UserError(

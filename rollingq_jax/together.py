@@ -18,8 +18,14 @@ from rollingq_jax.errors import UserError
 
 # Of a process whose others are gone: the same command may be given again.
 OTHERS_GONE = 75
+RESTART = (
+  "its own output says why; start all of them again, they go on from the newest "
+  "checkpoint"
+)
 KEY = "rollingq_jax/failed"
 POLL_SECONDS = 0.5
+# For the slowest to load its data and compile.
+MEET_MILLISECONDS = 3_600_000
 # For word from one process to reach the others.
 NEWS_SECONDS = 3.0
 # What collectives, the coordination service and barriers say of a peer that
@@ -59,6 +65,17 @@ def together() -> Iterator[None]:
     watch.join()
 
 
+def meet(name: str) -> None:
+  """Waits until all processes have come here; each name is used once.
+
+  Connections that collectives need for the first time are made within 30 s or
+  not at all, so this comes before them, where one may be late.
+  """
+  state = _distributed()
+  if state is not None:
+    state.client.wait_at_barrier(f"rollingq_jax/{name}", MEET_MILLISECONDS)
+
+
 def _distributed() -> Any:
   """JAX's state of several processes; None for one."""
   if "jax" not in sys.modules:
@@ -72,23 +89,26 @@ def _distributed() -> Any:
 def _watch(state: Any, calm: threading.Event) -> None:
   """Ends this process once another one says that it failed."""
   while not calm.wait(POLL_SECONDS):
-    try:
-      status, _, line = state.client.key_value_try_get(KEY).partition(" ")
-    except Exception as error:
-      if "NOT_FOUND" in str(error) or calm.is_set():
-        continue
-      _say("process 0 is gone; its own output says why")
-      _exit(OTHERS_GONE)
-    else:
-      _say(line)
-      _exit(int(status))
+    _follow(state, calm)
+
+
+def _follow(state: Any, calm: threading.Event) -> None:
+  """Ends this process if another one has said that it failed."""
+  try:
+    status, _, line = state.client.key_value_try_get(KEY).partition(" ")
+  except Exception as error:
+    if "NOT_FOUND" in str(error) or calm.is_set():
+      return
+    status, line = OTHERS_GONE, f"process 0 is gone; {RESTART}"
+  _say(line)
+  _exit(int(status))
 
 
 def _leave(state: Any, calm: threading.Event, error: BaseException) -> NoReturn:
   """Says what happened, tells the others and ends the process."""
   if _is_of_others(error):
-    # Perhaps they say why.
-    time.sleep(NEWS_SECONDS)
+    # One that ended by itself has said why before.
+    _follow(state, calm)
   calm.set()
   status, line = _describe(error)
   _say(line)
@@ -107,9 +127,8 @@ def _describe(error: BaseException) -> tuple[int, str]:
     return 2, " ".join(str(error).split())
   if _is_of_others(error):
     return OTHERS_GONE, (
-      f"another process ended or cannot be reached ({_first_line(error)}); its "
-      "own output says why; start all of them again to go on from the newest "
-      "checkpoint"
+      f"another process ended or cannot be reached ({_first_line(error)}); "
+      f"{RESTART}"
     )
   if isinstance(error, KeyboardInterrupt):
     return 130, "interrupted"

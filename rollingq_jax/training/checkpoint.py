@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from rollingq_jax.errors import UserError
+from rollingq_jax.together import meet
 from rollingq_jax.training.state import TrainState
 
 # Metrics of the selection split -> what is larger the better they are.
@@ -61,7 +62,7 @@ class Checkpoints:
       for folder in _steps(self._directory):
         if error := _metadata_error(folder):
           self._set_aside(int(folder.name), error)
-    _meet("checkpoints are looked through")
+    meet("checkpoints are looked through")
     policy = policies.AnyPreservationPolicy(
       [
         policies.LatestN(max_to_keep),
@@ -252,12 +253,6 @@ def _metadata_error(folder: Path) -> Exception | None:
     except (OSError, ValueError) as error:
       return error
   return None
-
-
-def _meet(name: str) -> None:
-  """Waits for all processes to come here."""
-  if jax.process_count() > 1:
-    ocp.multihost.sync_global_processes(name)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
