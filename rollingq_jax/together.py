@@ -19,8 +19,8 @@ from rollingq_jax.errors import UserError
 # Of a process whose others are gone: the same command may be given again.
 OTHERS_GONE = 75
 RESTART = (
-  "its own output says why; start all of them again, they go on from the newest "
-  "checkpoint"
+  "its own output says why; start all of them again, and they go on from the "
+  "newest checkpoint"
 )
 KEY = "rollingq_jax/failed"
 POLL_SECONDS = 0.5

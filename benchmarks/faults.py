@@ -1,0 +1,470 @@
+"""What happens to a run whose process, disk or checkpoints fail.
+
+    python -m benchmarks.faults --workdir DIR [--write docs/faults.md]
+
+Real processes of `python -m rollingq_jax.main`, small runs on av_digits. After
+each failure the same command is given again, to the end, and the files of that
+run are compared, byte by byte, with those of a run that nothing disturbed.
+Needs Linux; where no tmpfs may be mounted, or `faketime` is not installed, the
+rows that need it say so.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+EPOCHS = 12
+KILLS, STOPS = 20, 5
+# Of these kills, as many while a checkpoint is written and at the start.
+AT_SAVES, AT_STARTS = 9, 4
+OPTIONS = (
+  "--config=configs/av_digits.py",
+  "--config.model.depth=1",
+  "--config.model.width=16",
+  f"--config.total_epochs={EPOCHS}",
+  "--config.rollingq.start_epoch=0",
+  "--config.rollingq.patience=1",
+  "--config.rollingq.beta=0.05",
+  "--config.evaluation.missing=False",
+  "--config.evaluation.noise_levels=()",
+)
+FILES = ("metrics.jsonl", "rollingq.jsonl", "config.json")
+HEAD = (
+  "failure",
+  "moment",
+  "exit status",
+  "seconds until it ended",
+  "newest checkpoint then",
+  "resumed after step",
+  "final files as unbroken",
+)
+NOT_HERE = "not possible here"
+
+
+class Row(NamedTuple):
+  """One failure; in the order of HEAD."""
+
+  failure: str
+  moment: str
+  status: str = ""
+  seconds: str = ""
+  checkpoint: str = ""
+  resumed: str = ""
+  same: str = ""
+
+
+class Ended(NamedTuple):
+  """A process that has ended."""
+
+  status: int
+  seconds: float
+  output: str
+
+  @property
+  def line(self) -> str:
+    """What it said last."""
+    lines = [x for x in self.output.splitlines() if x.startswith("error:")]
+    return lines[-1] if lines else ""
+
+
+class Bench:
+  """Starts runs below a folder; knows the unbroken one.
+
+  Args:
+    folder: of all runs.
+  """
+
+  def __init__(self, folder: Path):
+    self.folder = folder
+    self._environment = os.environ | {
+      "JAX_PLATFORMS": "cpu",
+      "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+      "PYTHONUNBUFFERED": "1",
+    }
+    self.unbroken = folder / "unbroken"
+    self.finish(self.start(self.unbroken))
+
+  def start(
+    self,
+    workdir: Path,
+    *options: str,
+    before: Sequence[str] = (),
+    name: str = "",
+  ) -> subprocess.Popen:
+    """A run, its output beside its workdir."""
+    output = self.output(workdir, name)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = (*before, sys.executable, "-m", "rollingq_jax.main", *OPTIONS)
+    with output.open("w") as file:
+      return subprocess.Popen(
+        [*command, f"--workdir={workdir}", *options],
+        env=self._environment,
+        stdout=file,
+        stderr=file,
+      )
+
+  def output(self, workdir: Path, name: str = "") -> Path:
+    relative = workdir.relative_to(self.folder)
+    return self.folder / "output" / relative.with_suffix(f".{name or 'txt'}")
+
+  def end(
+    self, process: subprocess.Popen, workdir: Path, name: str = ""
+  ) -> Ended:
+    """Waits, for a quarter of an hour at most."""
+    begin = time.monotonic()
+    status = process.wait(900)
+    seconds = time.monotonic() - begin
+    return Ended(status, seconds, self.output(workdir, name).read_text())
+
+  def finish(self, process: subprocess.Popen) -> None:
+    if process.wait(900):
+      raise RuntimeError(f"a run failed; see {self.folder / 'output'}")
+
+  def is_same(self, workdir: Path) -> str:
+    same = all(
+      (workdir / name).is_file()
+      and (workdir / name).read_bytes() == (self.unbroken / name).read_bytes()
+      for name in FILES
+    )
+    return "yes" if same else "NO"
+
+  def go_on(self, workdir: Path) -> tuple[str, str]:
+    """The same command again: where it goes on, whether it ends the same."""
+    ended = self.end(self.start(workdir), workdir)
+    if ended.status:
+      return f"status {ended.status}", ended.line
+    return resumed(ended.output), self.is_same(workdir)
+
+
+def resumed(output: str) -> str:
+  """The step that a run's output names."""
+  _, found, rest = output.partition("resuming after step ")
+  return rest.split(maxsplit=1)[0] if found else "0"
+
+
+def newest(workdir: Path) -> str:
+  """Step of the newest finished checkpoint."""
+  folder = workdir / "checkpoints"
+  steps = [int(x.name) for x in folder.glob("*") if x.name.isdigit()]
+  return str(max(steps, default=0))
+
+
+def wait_until(
+  condition: Callable[[], bool], process: subprocess.Popen, every: float = 0.02
+) -> bool:
+  """Whether it came true before the process ended."""
+  while process.poll() is None:
+    if condition():
+      return True
+    time.sleep(every)
+  return False
+
+
+def epochs(workdir: Path) -> int:
+  path = workdir / "metrics.jsonl"
+  return path.read_text().count('"validation"') if path.is_file() else 0
+
+
+def is_saving(workdir: Path) -> bool:
+  return any((workdir / "checkpoints").glob("*tmp*"))
+
+
+def killed(bench: Bench, moments: random.Random) -> Iterator[Row]:
+  """SIGKILL at 20 moments; runs that are killed again when they go on."""
+  kinds = ["save"] * AT_SAVES + ["start"] * AT_STARTS
+  kinds += ["training"] * (KILLS - len(kinds))
+  moments.shuffle(kinds)
+  for number, group in enumerate(kinds[i : i + 4] for i in range(0, KILLS, 4)):
+    workdir = bench.folder / f"killed{number}"
+    rows = [_kill(bench, workdir, kind, moments) for kind in group]
+    # Where each went on, the next one's output says.
+    said = [
+      resumed(bench.output(workdir, f"{i}").read_text()) for i in (1, 2, 3)
+    ]
+    last, same = bench.go_on(workdir)
+    for row, step in zip(rows, [*said, last], strict=True):
+      yield row._replace(resumed=step, same=same)
+
+
+def _kill(
+  bench: Bench, workdir: Path, kind: str, moments: random.Random
+) -> Row:
+  name = str(len(list(bench.output(workdir).parent.glob(f"{workdir.name}.*"))))
+  process = bench.start(workdir, name=name)
+  begun = epochs(workdir)
+  if kind == "start":
+    time.sleep(moments.uniform(0, 8))
+    moment = "within 8 s of its start"
+  elif kind == "save":
+    wait_until(lambda: epochs(workdir) > begun, process)
+    wait_until(lambda: is_saving(workdir), process, 0.001)
+    time.sleep(moments.uniform(0, 0.15))
+    moment = "while a checkpoint is written" if is_saving(workdir) else (
+      "just after a checkpoint was written"
+    )  # fmt: skip
+  else:
+    wait_until(lambda: epochs(workdir) > begun, process)
+    time.sleep(moments.uniform(0, 1.0))
+    moment = f"in epoch {epochs(workdir) + 1}"
+  there = newest(workdir)
+  process.send_signal(signal.SIGKILL)
+  ended = bench.end(process, workdir, name)
+  return Row(
+    "kill -9", moment, str(ended.status), f"{ended.seconds:.1f}", there
+  )
+
+
+def stopped(bench: Bench, moments: random.Random) -> Iterator[Row]:
+  """SIGTERM at 5 moments of one run."""
+  workdir = bench.folder / "stopped"
+  rows = []
+  for number in range(STOPS):
+    process = bench.start(workdir, name=f"{number}")
+    begun = epochs(workdir)
+    wait_until(lambda n=begun: epochs(workdir) > n, process)
+    time.sleep(moments.uniform(0, 0.8))
+    moment = f"in epoch {epochs(workdir) + 1}"
+    process.send_signal(signal.SIGTERM)
+    ended = bench.end(process, workdir, f"{number}")
+    rows.append(
+      Row(
+        "SIGTERM",
+        moment,
+        str(ended.status),
+        f"{ended.seconds:.1f}",
+        newest(workdir),
+      )
+    )
+  outputs = [bench.output(workdir, f"{i}") for i in range(1, STOPS)]
+  said = [resumed(output.read_text()) for output in outputs]
+  last, same = bench.go_on(workdir)
+  for row, step in zip(rows, [*said, last], strict=True):
+    yield row._replace(resumed=step, same=same)
+
+
+def one_of_two(bench: Bench, moments: random.Random) -> Iterator[Row]:
+  """One of two processes is killed or stopped; the row is the other's."""
+  for number, (what, index) in enumerate(
+    [("kill -9", 1), ("kill -9", 0), ("SIGTERM", 1)]
+  ):
+    workdir = bench.folder / f"two{number}"
+    port = _free_port()
+    several = f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+    both = [
+      bench.start(workdir, *several, f"--process_id={i}", name=f"{i}")
+      for i in range(2)
+    ]
+    wait_until(lambda w=workdir: epochs(w) >= 2, both[0])
+    time.sleep(moments.uniform(0, 0.5))
+    there = newest(workdir)
+    both[index].send_signal(
+      signal.SIGKILL if what == "kill -9" else signal.SIGTERM
+    )
+    ended = bench.end(both[1 - index], workdir, f"{1 - index}")
+    both[index].wait()
+    if what == "SIGTERM":
+      there = newest(workdir)
+    yield Row(
+      f"{what} of process {index} of two",
+      "in epoch 3; the other process",
+      str(ended.status),
+      f"{ended.seconds:.1f}",
+      there,
+      *_on_one(bench, workdir),
+    )
+
+
+def _on_one(bench: Bench, workdir: Path) -> tuple[str, str]:
+  """Goes on with one process: other sums, so only the step is compared."""
+  step, _ = bench.go_on(workdir)
+  return step, "not compared: two processes, then one"
+
+
+def disks(bench: Bench) -> Iterator[Row]:
+  """A disk that is full, one that is read-only."""
+  for kilobytes in (300, 700, 1100):
+    yield _on_disk(bench, f"full{kilobytes}", kilobytes)
+  yield _on_disk(bench, "readonly", 20000, is_read_only=True)
+
+
+def _on_disk(
+  bench: Bench, name: str, kilobytes: int, is_read_only: bool = False
+) -> Row:
+  mount = bench.folder / name
+  mount.mkdir()
+  what = "read-only workdir" if is_read_only else "disk full"
+  moment = "after epoch 2" if is_read_only else f"tmpfs of {kilobytes} kB"
+  if not _mount("-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", mount):
+    return Row(what, NOT_HERE)
+  workdir = mount / "run"
+  try:
+    if is_read_only:
+      process = bench.start(workdir)
+      wait_until(lambda: epochs(workdir) >= 2, process)
+      process.terminate()
+      process.wait()
+      _mount("-o", "remount,ro", mount)
+    ended = bench.end(bench.start(workdir), workdir)
+    there = newest(workdir)
+    _mount("-o", "remount,rw,size=20000k", mount)
+    step, same = bench.go_on(workdir)
+  finally:
+    subprocess.run(["umount", str(mount)], check=False)
+  return Row(
+    what,
+    moment,
+    f"{ended.status}: {ended.line}".replace(str(bench.folder), "DIR"),
+    f"{ended.seconds:.1f}",
+    there,
+    step,
+    same,
+  )
+
+
+def _mount(*arguments: str | Path) -> bool:
+  command = ["mount", *map(str, arguments)]
+  with contextlib.suppress(FileNotFoundError):
+    return not subprocess.run(command, capture_output=True).returncode
+  return False
+
+
+def damaged(bench: Bench) -> Iterator[Row]:
+  """The newest checkpoint cut in half; a file of it deleted; clock moved."""
+  partial = bench.folder / "partial"
+  process = bench.start(partial)
+  wait_until(lambda: epochs(partial) >= 4, process)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  for what, damage in (
+    ("newest checkpoint truncated", _truncate),
+    ("array file of the newest checkpoint deleted", _delete_array),
+    ("_METADATA of the newest checkpoint deleted", _delete_metadata),
+    ("files' times moved two days ahead", _move_times),
+  ):
+    workdir = bench.folder / what.split()[0].strip("_'").lower()
+    shutil.copytree(partial, workdir)
+    there = newest(workdir)
+    damage(workdir)
+    step, same = bench.go_on(workdir)
+    yield Row(what, "before it goes on", "", "", there, step, same)
+  yield _earlier(bench, partial)
+
+
+def _earlier(bench: Bench, partial: Path) -> Row:
+  """Goes on with a clock that is set back by a day."""
+  workdir = bench.folder / "earlier"
+  shutil.copytree(partial, workdir)
+  row = Row("clock set back by a day", "before it goes on")
+  if shutil.which("faketime") is None:
+    return row._replace(same=NOT_HERE)
+  process = bench.start(workdir, before=("faketime", "-f", "-1d"))
+  ended = bench.end(process, workdir)
+  return row._replace(
+    status=str(ended.status),
+    checkpoint=newest(partial),
+    resumed=resumed(ended.output),
+    same=bench.is_same(workdir),
+  )
+
+
+def _checkpoint(workdir: Path) -> Path:
+  return workdir / "checkpoints" / newest(workdir)
+
+
+def _truncate(workdir: Path) -> None:
+  for file in _checkpoint(workdir).rglob("*"):
+    if file.is_file():
+      os.truncate(file, file.stat().st_size // 2)
+
+
+def _delete_array(workdir: Path) -> None:
+  arrays = (_checkpoint(workdir) / "state" / "d").iterdir()
+  max(arrays, key=lambda file: file.stat().st_size).unlink()
+
+
+def _delete_metadata(workdir: Path) -> None:
+  (_checkpoint(workdir) / "state" / "_METADATA").unlink()
+
+
+def _move_times(workdir: Path) -> None:
+  ahead = time.time() + 2 * 86400
+  for path in workdir.rglob("*"):
+    os.utime(path, (ahead, ahead))
+
+
+def second(bench: Bench) -> Iterator[Row]:
+  """A second run on a workdir whose run goes on."""
+  workdir = bench.folder / "second"
+  first = bench.start(workdir, name="first")
+  wait_until(lambda: epochs(workdir) >= 1, first)
+  ended = bench.end(bench.start(workdir), workdir)
+  bench.finish(first)
+  yield Row(
+    "second run on one workdir",
+    "in epoch 2 of the first",
+    f"{ended.status}: {ended.line}".replace(str(bench.folder), "DIR"),
+    f"{ended.seconds:.1f}",
+    "",
+    "",
+    bench.is_same(workdir),
+  )
+
+
+def _free_port() -> int:
+  with socket.socket() as found:
+    found.bind(("127.0.0.1", 0))
+    return found.getsockname()[1]
+
+
+def table(rows: Sequence[Row]) -> str:
+  """In Markdown."""
+  lines = [HEAD, ["---"] * len(HEAD), *rows]
+  return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def main() -> None:
+  """Runs all; prints the rows as they come."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--workdir", type=Path, required=True)
+  parser.add_argument("--write", type=Path, help="page whose table it replaces")
+  parser.add_argument("--seed", type=int, default=0)
+  args = parser.parse_args()
+  shutil.rmtree(args.workdir, ignore_errors=True)
+  args.workdir.mkdir(parents=True)
+  moments, rows = random.Random(args.seed), []
+  bench = Bench(args.workdir.absolute())
+  for found in (
+    second(bench),
+    damaged(bench),
+    disks(bench),
+    one_of_two(bench, moments),
+    stopped(bench, moments),
+    killed(bench, moments),
+  ):
+    for row in found:
+      print("|", " | ".join(row), flush=True)
+      rows.append(row)
+  if args.write:
+    write(args.write, table(rows))
+
+
+def write(page: Path, text: str) -> None:
+  """Replaces what is between the page's two marks."""
+  before, _, rest = page.read_text().partition("<!-- table: faults -->\n")
+  _, _, after = rest.partition("<!-- end -->\n")
+  marks = "<!-- table: faults -->\n", "<!-- end -->\n"
+  page.write_text(f"{before}{marks[0]}{text}{marks[1]}{after}")
+
+
+if __name__ == "__main__":
+  main()
