@@ -292,7 +292,7 @@ def _on_one(bench: Bench, workdir: Path) -> tuple[str, str]:
 
 def disks(bench: Bench) -> Iterator[Row]:
   """A disk that is full, one that is read-only."""
-  for kilobytes in (300, 700, 1100):
+  for kilobytes in (300, 1100, 1700):
     yield _on_disk(bench, f"full{kilobytes}", kilobytes)
   yield _on_disk(bench, "readonly", 20000, is_read_only=True)
 

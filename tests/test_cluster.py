@@ -50,8 +50,15 @@ def test_one_process_joins_nothing(join):
 
 
 def test_options_say_it_all(join):
-  options = "--coordinator h:1 --num_processes 2 --process_id 1".split()
-  asked = join(*options, "--local_device_ids", "0,3")
+  options = [
+    "--coordinator",
+    "h:1",
+    "--num_processes",
+    "2",
+    "--process_id",
+    "1",
+  ]
+  asked = join(*options, "--process_id", "1", "--local_device_ids", "0,3")
   assert asked["coordinator_address"] == "h:1"
   assert (asked["num_processes"], asked["process_id"]) == (2, 1)
   assert asked["local_device_ids"] == [0, 3]
@@ -112,8 +119,7 @@ def test_a_cluster_is_detected_by_its_variables(environment, expected):
     ),
     ("--local_device_ids 0", "--local_device_ids is for one of several"),
     (
-      "--coordinator h:1 --num_processes 2 --process_id 0 "
-      "--local_device_ids a",
+      "--coordinator h:1 --num_processes 2 --process_id 0 --local_device_ids a",
       "--local_device_ids a: expected numbers such as 0,1",
     ),
   ],

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from rollingq_jax.errors import UserError
@@ -176,9 +177,8 @@ class Checkpoints:
 
   def _check_arrays(self, step: int, like: TrainState) -> None:
     """Raises UserError for a checkpoint of other arrays than the state's."""
-    folder = self._directory / str(step) / "state"
-    with ocp.StandardCheckpointer() as reader:
-      there = _shapes(reader.metadata(folder).tree)
+    folder = epath.Path(self._directory / str(step) / "state")
+    there = _shapes(ocp.StandardCheckpointHandler().metadata(folder).tree)
     differences = _differences(there, _shapes(like))
     if differences:
       more = f" and {len(differences) - 3} more" if differences[3:] else ""
@@ -191,8 +191,9 @@ class Checkpoints:
 
   def _say_processes(self, step: int) -> None:
     file = self._directory / str(step) / METADATA_FILE
-    about = json.loads(file.read_text())["custom_metadata"] or {}
-    before, now = about.get("processes", 1), jax.process_count()
+    about = json.loads(file.read_text()) if file.is_file() else {}
+    now = jax.process_count()
+    before = (about.get("custom_metadata") or {}).get("processes", now)
     if before != now:
       self._say(
         f"checkpoint {step} was saved by {before} process(es), this run has "

@@ -25,6 +25,7 @@ def test_the_workdir_holds_what_the_readme_names(unbroken):
     "report",
     "rollingq.jsonl",
     "tensorboard",
+    "workdir.lock",
   }
   assert any((workdir / "tensorboard").iterdir())
   with Image.open(workdir / "report" / "curves.png") as image:

@@ -1,14 +1,22 @@
-"""Runs that are killed, stopped, or whose checkpoints are damaged."""
+"""Runs that are killed, stopped, moved elsewhere, or damaged on disk."""
 
 import json
+import os
 import random
+import shutil
 import signal
+import socket
+import subprocess
 import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from rollingq_jax.files import lock
+from rollingq_jax.main import LOCK_FILE
+from rollingq_jax.together import OTHERS_GONE
 
 
 def _files(workdir):
@@ -50,14 +58,58 @@ def _epochs(workdir):
   return path.read_text().count('"validation"') if path.exists() else 0
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_run_killed_at_a_random_moment_ends_like_an_unbroken_one(
-  seed, command, unbroken, wait_for, tmp_path
+def _steps(workdir):
+  """Of finished checkpoints, the newest last."""
+  names = [path.name for path in (workdir / "checkpoints").iterdir()]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def killed(command, wait_for, tmp_path_factory):
+  """Workdir of a run that was killed when its fourth epoch had ended."""
+  workdir = tmp_path_factory.mktemp("killed")
+  process = command.start(*command.small(workdir))
+  wait_for(lambda: _epochs(workdir) >= 4, process)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  return workdir
+
+
+@pytest.fixture
+def copied(killed, tmp_path):
+  """A copy of it."""
+  return shutil.copytree(killed, tmp_path / "run")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """(size) -> a disk of its own; (size, option) changes it."""
+  mount = tmp_path / "disk"
+  mount.mkdir()
+
+  def make(size, *options):
+    what = ("-o", f"remount,size={size},{options[0]}") if options else (
+      "-t", "tmpfs", "-o", f"size={size}"
+    )  # fmt: skip
+    made = subprocess.run(
+      ["mount", *what, "tmpfs", str(mount)], capture_output=True, text=True
+    )
+    if made.returncode:
+      pytest.skip(f"no disk of its own may be mounted: {made.stderr.strip()}")
+    return mount
+
+  yield make
+  subprocess.run(["umount", str(mount)], capture_output=True)
+
+
+def test_a_run_killed_at_random_moments_ends_like_an_unbroken_one(
+  command, unbroken, wait_for, tmp_path
 ):
-  moments = random.Random(seed)
+  moments = random.Random(0)
   for epochs in (1, 3):
     process = command.start(*command.small(tmp_path))
     wait_for(lambda n=epochs: _epochs(tmp_path) >= n, process)
+    # A checkpoint is written now.
     time.sleep(moments.uniform(0, 0.3))
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -96,42 +148,136 @@ def test_sigterm_at_the_start_exits_0(command, tmp_path, wait_for):
   assert process.returncode == 0
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(
-  command, unbroken, tmp_path, wait_for
+def test_what_is_damaged_is_set_aside_and_the_one_before_is_used(
+  command, unbroken, copied
 ):
-  process = command.start(*command.small(tmp_path))
-  wait_for(lambda: _epochs(tmp_path) >= 4, process)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  steps = sorted(
-    int(path.name)
-    for path in (tmp_path / "checkpoints").iterdir()
-    if path.name.isdigit()
-  )
-  for file in (tmp_path / "checkpoints" / str(steps[-1])).rglob("*"):
+  *_, before, newest = _steps(copied)
+  for file in (copied / "checkpoints" / str(newest)).rglob("*"):
     if file.is_file():
-      file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-  done = command.run(*command.small(tmp_path))
+      os.truncate(file, file.stat().st_size // 2)
+  # As if the clock had been set back since.
+  ahead = time.time() + 2 * 86400
+  for path in copied.rglob("*"):
+    os.utime(path, (ahead, ahead))
+  done = command.run(*command.small(copied))
   assert done.returncode == 0, done.stderr
-  assert f"checkpoint {steps[-1]} cannot be read" in done.stdout
-  assert f"resuming after step {steps[-2]}" in done.stdout
-  assert (tmp_path / "checkpoints_unreadable" / str(steps[-1])).is_dir()
-  _assert_same_run(tmp_path, unbroken[0])
+  assert f"checkpoint {newest} cannot be read" in done.stdout
+  assert f"resuming after step {before}" in done.stdout
+  assert (copied / "checkpoints_unreadable" / str(newest)).is_dir()
+  _assert_same_run(copied, unbroken[0])
 
 
 def test_a_workdir_without_a_readable_checkpoint_is_not_overwritten(
-  command, tmp_path
+  command, copied
 ):
-  small = (*command.small(tmp_path), "--config.total_epochs=1")
-  small = tuple(x for x in small if x != "--config.total_epochs=6")
-  small += ("--config.optimizer.warmup_epochs=0.5",)
-  assert command.run(*small).returncode == 0
-  for file in (tmp_path / "checkpoints").rglob("*"):
+  for file in (copied / "checkpoints").rglob("*"):
     if file.is_file():
       file.write_bytes(b"")
+  lines = (copied / "metrics.jsonl").read_text()
   for _ in range(2):
-    refused = command.run(*small)
+    refused = command.run(*command.small(copied))
     assert refused.returncode == 2
     assert "none of the checkpoints" in refused.stderr
-  lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-  assert json.loads(lines[-1])["split"] == "test"
+  assert (copied / "metrics.jsonl").read_text() == lines
+
+
+def test_a_second_run_on_a_workdir_is_refused(command, copied):
+  with lock(copied / LOCK_FILE):
+    refused = command.run(*command.small(copied))
+  assert refused.returncode == 2
+  assert refused.stderr.count("\n") == 1
+  assert "another run is going on there" in refused.stderr
+
+
+def test_a_full_disk_and_a_read_only_one_are_a_line_and_lose_nothing(
+  command, unbroken, small_disk
+):
+  workdir = small_disk("1100k") / "run"
+  small = command.small(workdir)
+  full = command.run(*small)
+  assert full.returncode == 2
+  assert full.stderr.count("\n") == 1, full.stderr
+  assert "No space left on device" in full.stderr
+  small_disk("20m", "ro")
+  locked = command.run(*small)
+  assert locked.returncode == 2
+  assert "Read-only file system" in locked.stderr
+  (saved,) = _steps(workdir)
+  small_disk("20m", "rw")
+  done = command.run(*small)
+  assert done.returncode == 0, done.stderr
+  assert f"resuming after step {saved}" in done.stdout
+  _assert_same_run(workdir, unbroken[0])
+
+
+def _start_two(command, workdirs, *extra):
+  """Two processes of one run, on the loopback interface."""
+  with socket.socket() as found:
+    found.bind(("127.0.0.1", 0))
+    port = found.getsockname()[1]
+  several = ("--coordinator", f"127.0.0.1:{port}", "--num_processes", "2")
+  return [
+    command.start(
+      *command.small(workdir), *several, "--process_id", str(index), *extra
+    )
+    for index, workdir in enumerate(workdirs)
+  ]
+
+
+def _losses(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  values = map(json.loads, lines)
+  return {(x["step"], x["split"], len(x)): x["loss"] for x in values}
+
+
+def test_a_run_goes_from_four_devices_to_two_processes_to_one(
+  command, unbroken, wait_for, tmp_path
+):
+  """On the way, one of the processes is killed, then one is told to stop."""
+  first = command.start(
+    *command.small(tmp_path),
+    environment={"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+  )
+  wait_for(lambda: _epochs(tmp_path) >= 1, first)
+  first.terminate()
+  out, err = first.communicate(timeout=60)
+  assert first.returncode == 0, err
+  assert "4 cpu device(s)" in out
+
+  pair = _start_two(command, [tmp_path] * 2)
+  wait_for(lambda: _epochs(tmp_path) >= 2, pair[0])
+  pair[1].kill()
+  start = time.monotonic()
+  out, err = pair[0].communicate(timeout=60)
+  assert time.monotonic() - start < 60
+  assert pair[0].returncode == OTHERS_GONE
+  assert err.count("error: ") == 1
+  assert "another process ended or cannot be reached" in err
+  assert "was saved by 1 process(es), this run has 2" in out
+  pair[1].communicate()
+
+  pair = _start_two(command, [tmp_path] * 2)
+  wait_for(lambda: _epochs(tmp_path) >= 4, pair[0])
+  pair[1].terminate()
+  for process in pair:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+  assert len(list(tmp_path.glob("metrics.jsonl"))) == 1
+
+  done = command.run(*command.small(tmp_path))
+  assert done.returncode == 0, done.stderr
+  assert "was saved by 2 process(es), this run has 1" in done.stdout
+  ours, theirs = _losses(tmp_path), _losses(unbroken[0])
+  assert ours.keys() == theirs.keys()
+  for key, loss in theirs.items():
+    assert ours[key] == pytest.approx(loss, rel=1e-5), key
+
+
+def test_a_mistake_in_one_of_two_processes_ends_both(command, tmp_path):
+  (tmp_path / "file").touch()
+  pair = _start_two(command, [tmp_path / "file", tmp_path / "run"])
+  for process in pair:
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.count("error: ") == 1
+    assert "file cannot be used" in err
