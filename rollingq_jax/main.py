@@ -17,7 +17,7 @@ from rollingq_jax import cluster
 from rollingq_jax.command import Parser, run_command
 from rollingq_jax.errors import UserError
 from rollingq_jax.files import lock
-from rollingq_jax.together import together
+from rollingq_jax.together import is_as_first, together
 
 # Held while a run goes on.
 LOCK_FILE = "workdir.lock"
@@ -47,12 +47,22 @@ def _parser() -> Parser:
   parser.add_argument(
     "--workdir",
     required=True,
-    type=Path,
+    type=_folder,
     metavar="DIR",
     help="folder of the run; made if it does not exist",
   )
   cluster.add_options(parser)
   return parser
+
+
+def _folder(text: str) -> Path:
+  if "://" in text:
+    raise argparse.ArgumentTypeError(
+      f"{text} is in a bucket, where no lock keeps two runs apart and no line "
+      "can be appended; expected a folder: mount the bucket, or copy the "
+      "folder there"
+    )
+  return Path(text)
 
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -62,6 +72,11 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   cluster.join(args)
   with together():
     _pin(config)
+    if not is_as_first("config", config.to_json()):
+      raise UserError(
+        "this process was given another config than process 0; start all of "
+        "them with the same --config, overrides and data"
+      )
     with _taken(args.workdir), _disk_errors(args.workdir):
       _train(config, args.workdir)
   return 0

@@ -76,6 +76,18 @@ def meet(name: str) -> None:
     state.client.wait_at_barrier(f"rollingq_jax/{name}", MEET_MILLISECONDS)
 
 
+def is_as_first(name: str, text: str) -> bool:
+  """Whether process 0 has the same text under this name, used once."""
+  state = _distributed()
+  if state is None:
+    return True
+  key = f"rollingq_jax/{name}"
+  if state.process_id == 0:
+    state.client.key_value_set(key, text)
+    return True
+  return state.client.blocking_key_value_get(key, MEET_MILLISECONDS) == text
+
+
 def _distributed() -> Any:
   """JAX's state of several processes; None for one."""
   if "jax" not in sys.modules:

@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_the_last_checkpoint(
   iterator = iter(prefetched(run.batches, run.config))
   state = run.train_step(state, put_batch(next(iterator), run.mesh))
   check_finite(state, outputs.checkpoints)
-  outputs.checkpoints.save(state, iterator, {"accuracy": 0.5})
+  outputs.checkpoints.save(state, {"accuracy": 0.5})
   spoiled = jax.tree.map(lambda x: x * jnp.nan, state.params)
   state = state.replace(params=spoiled)
   for _ in range(2):
