@@ -4,8 +4,12 @@ import jax
 import platformdirs
 
 
+def compiled_programs() -> str:
+  """Where they are kept: in the user's own folder, unless one is set."""
+  folder = platformdirs.user_cache_path("rollingq_jax") / "compiled"
+  return jax.config.jax_compilation_cache_dir or str(folder)  # pyright: ignore
+
+
 def keep_compiled_programs() -> None:
   """Turns on jax's persistent compilation cache, unless the user set one."""
-  if not jax.config.jax_compilation_cache_dir:  # pyright: ignore
-    folder = platformdirs.user_cache_path("rollingq_jax") / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+  jax.config.update("jax_compilation_cache_dir", compiled_programs())

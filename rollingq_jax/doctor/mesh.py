@@ -1,0 +1,32 @@
+"""The mesh that a config asks for, on the devices that are there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rollingq_jax.doctor.findings import Finding, ok
+from rollingq_jax.training.sharding import make_mesh
+
+
+def mesh(
+  config: Any, devices: Sequence[Any], num_processes: int
+) -> list[Finding]:
+  """Whether the mesh and the batch divide over the devices.
+
+  Args:
+    config: as in configs/base.py.
+    devices: of all processes.
+    num_processes: that the devices belong to.
+
+  Raises:
+    UserError: they do not.
+  """
+  made = make_mesh(config.batch_size, devices)
+  axes = " x ".join(f"{name} {size}" for name, size in made.shape.items())
+  each = f"{config.batch_size // made.shape['data']} of {config.batch_size}"
+  return [
+    ok(
+      "mesh",
+      f"{axes}; {each} samples for each of {made.shape['data']} shares of a "
+      f"batch, {config.batch_size // num_processes} a process",
+    )
+  ]
