@@ -4,19 +4,23 @@ The names below need jax alone; models, data and training live in the
 subpackages.
 """
 
-from rollingq_jax.rolling import (
-  RollingQInfo,
-  RollingQState,
-  accumulate,
-  anchor_weights,
-  attention_imbalance_rate,
-  balanced_anchor,
-  init_state,
-  maybe_roll,
-  roll_query,
-  rotate_query,
-)
-from rollingq_jax.rotation import rotation_between
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from rollingq_jax.rolling import (
+    RollingQInfo,
+    RollingQState,
+    accumulate,
+    anchor_weights,
+    attention_imbalance_rate,
+    balanced_anchor,
+    init_state,
+    maybe_roll,
+    roll_query,
+    rotate_query,
+  )
+  from rollingq_jax.rotation import rotation_between
 
 __version__ = "0.1.0"
 
@@ -33,3 +37,12 @@ __all__ = [
   "rotate_query",
   "rotation_between",
 ]
+
+
+def __getattr__(name: str) -> Any:
+  # Only when it is asked for: help, mistakes and a JAX that cannot be loaded
+  # are to be answered without JAX.
+  if name not in __all__:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  module = "rotation" if name == "rotation_between" else "rolling"
+  return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -74,7 +74,10 @@ def _parser() -> Parser:
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   if args.config is None and overrides:
-    raise UserError(f"{overrides[0]} is no option without --config; see --help")
+    raise UserError(
+      f"{overrides[0]!r} is no option; see --help (--config.path=value needs "
+      "--config FILE)"
+    )
   if not args.megabytes > 0:
     raise UserError(f"--megabytes {args.megabytes}: expected a number above 0")
   from rollingq_jax.doctor import page

@@ -17,6 +17,7 @@ from rollingq_jax.doctor.findings import (
   error,
   examine,
   ok,
+  one_line,
   warning,
   worst,
 )
@@ -211,26 +212,25 @@ def imports(
     modules: by name.
     load: imports one.
   """
-  found = []
+  failed: dict[str, list[str]] = {}
   for name in modules:
     try:
       load(name)
     # A broken package may raise anything.
     except Exception as failure:
-      (line,) = examine(name, _raise, failure)
-      found.append(
-        error(
-          f"import {name}",
-          line.what,
-          "install the package again in a fresh virtual environment: "
-          f"pip install {OURS}",
-        )
-      )
-  return found or [ok("imports", f"{', '.join(modules)} can be loaded")]
-
-
-def _raise(failure: Exception) -> Sequence[Finding]:
-  raise failure
+      line = f"{type(failure).__name__}: {one_line(failure)}"
+      failed.setdefault(line, []).append(name)
+  if not failed:
+    return [ok("imports", f"{', '.join(modules)} can be loaded")]
+  return [
+    error(
+      "imports",
+      f"{', '.join(names)} cannot be loaded: {line}",
+      "mend the packages that other lines name; otherwise install in a fresh "
+      f"virtual environment: pip install {OURS}",
+    )
+    for line, names in failed.items()
+  ]
 
 
 def extras(packages: Packages) -> list[Finding]:

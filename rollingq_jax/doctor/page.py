@@ -1,6 +1,7 @@
 """Findings as a page for people, and as JSON for programs."""
 
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,7 +21,7 @@ class Section(NamedTuple):
   """The findings of a group of checks, on one process."""
 
   title: str
-  findings: Sequence[Finding]
+  findings: list[Finding]
   process: int = 0
 
 
@@ -71,6 +72,7 @@ def write(
     print(as_json(sections, num_processes), flush=True)
   else:
     show(sections, Console())
+    sys.stdout.flush()
 
 
 def show(sections: Sequence[Section], console: Console) -> None:

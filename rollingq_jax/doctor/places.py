@@ -1,6 +1,7 @@
 """Folders that a run writes to."""
 
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -14,6 +15,9 @@ from rollingq_jax.data.places import find_path, unreadable
 from rollingq_jax.doctor.findings import Finding, error, ok, warning
 
 LITTLE, NOTHING = 5 << 30, 200 << 20
+LOCKS = Path("/proc/locks")
+# Process and file of a lock that is held; waiting ones begin with an arrow.
+LOCK = re.compile(r"^\d+: \w+ +\w+ +\w+ (-?\d+) ([0-9a-f:]+) ", re.MULTILINE)
 # A file system's clock, or the last start's, against ours, in seconds.
 SKEW = 5.0
 
@@ -74,6 +78,37 @@ def same_run(text: str, config: Any) -> list[Finding]:
   return [ok("same run", f"the run in {path} has this config")]
 
 
+def lock(text: str, locks: Path = LOCKS) -> list[Finding]:
+  """Whether a running process of this host has locked the workdir.
+
+  Args:
+    text: the workdir as it was given.
+    locks: the kernel's list of locks.
+  """
+  path = find_path(text)
+  if not (isinstance(path, Path) and path.is_dir() and locks.is_file()):
+    return []
+  held = {inode: pid for pid, inode in LOCK.findall(locks.read_text())}
+  for file in sorted(path.iterdir()):
+    pid = held.get(_inode(file))
+    if pid is not None:
+      return [
+        error(
+          "lock",
+          f"process {pid} is at work in {path}, it holds {file.name}",
+          f"wait for it, stop it (kill {pid}), or choose another --workdir",
+        )
+      ]
+  return [ok("lock", f"no other run is at work in {path}")]
+
+
+def _inode(file: Path) -> str:
+  """As the kernel's list names it."""
+  status = file.lstat()
+  device = status.st_dev
+  return f"{os.major(device):02x}:{os.minor(device):02x}:{status.st_ino}"
+
+
 def _bucket(path: Any) -> list[Finding]:
   try:
     is_there = path.exists()
@@ -87,7 +122,8 @@ def _bucket(path: Any) -> list[Finding]:
 def existing(path: Path) -> Path:
   """The path itself, or the nearest folder above it that there is."""
   path = path.absolute()
-  return next(p for p in (path, *path.parents) if p.exists())
+  # Unlike the paths' own method, it takes what we may not see for nothing.
+  return next(p for p in (path, *path.parents) if os.path.exists(p))
 
 
 def _writable(name: str, path: Path, folder: Path) -> list[Finding]:

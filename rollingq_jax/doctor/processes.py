@@ -1,14 +1,20 @@
 """What the processes tell each other: differences, and their findings."""
 
+import contextlib
 import json
+import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from rollingq_jax.data.places import find_path
 from rollingq_jax.doctor.findings import Finding, error, ok, warning
+from rollingq_jax.doctor.places import existing
 
 # Of clocks, in seconds.
 SKEW = 5.0
@@ -26,6 +32,49 @@ def gather(text: str) -> list[str]:
     row[:size].tobytes().decode()
     for row, size in zip(_all(padded), sizes, strict=True)
   ]
+
+
+def shared_folder(text: str) -> list[Finding]:
+  """Whether all processes see the same workdir; each calls this.
+
+  Args:
+    text: the workdir as it was given.
+  """
+  path = find_path(text)
+  if not isinstance(path, Path):
+    return []
+  folder = existing(path)
+  is_first = jax.process_index() == 0
+  with contextlib.ExitStack() as stack:
+    name = _mark(folder, stack) if is_first else ""
+    # What process 0 has made; all wait for it here, and for all below.
+    name = gather(name)[0]
+    is_seen = bool(name) and os.path.exists(folder / name)
+    seen = [text == "True" for text in gather(str(is_seen))]
+  # Process 0 cannot write there; that has a line of its own.
+  if not name:
+    return []
+  if all(seen):
+    return [ok("shared workdir", f"all processes see {folder}")]
+  return [
+    error(
+      "shared workdir",
+      f"process {seen.index(False)} does not see what process 0 writes to "
+      f"{folder}",
+      "choose a --workdir that all hosts share (NFS, gs://)",
+    )
+  ]
+
+
+def _mark(folder: Path, stack: contextlib.ExitStack) -> str:
+  """Name of a file in a folder that is gone with the stack; "" if it cannot."""
+  try:
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".doctor-")
+  except OSError:
+    return ""
+  os.close(descriptor)
+  stack.callback(os.unlink, name)
+  return Path(name).name
 
 
 def _all(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,38 @@ def visit(
     UserError: a mistake in the command line.
   """
   config = load_config(args.config, overrides) if args.config else None
-  with _status("machine"):
-    machine = hardware.look()
-    on_machine = Section("machine", _machine(machine, args))
-  with _status("devices of all processes"):
-    found, on_devices, can_talk = _devices(args, config, machine)
-  with _status("folders"):
-    on_folders = Section("folders", _folders(args, config))
-  with _status("data and weights"):
-    on_inputs = Section("inputs", _inputs(config))
-  sections = [first, on_machine, on_devices, on_folders, on_inputs]
-  return _finish(args, sections, found, can_talk)
+  with _only_ours():
+    with _status("machine"):
+      machine = hardware.look()
+      on_machine = Section("machine", _machine(machine, args))
+    with _status("devices of all processes"):
+      found, on_devices, can_talk = _devices(args, config, machine)
+    count = 1 if found is None else found.num_processes
+    with _status("folders"):
+      on_folders = Section("folders", _folders(args, config))
+      if count > 1 and can_talk and args.workdir is not None:
+        shared = examine(
+          "shared workdir", processes.shared_folder, args.workdir
+        )
+        on_folders.findings.extend(shared)
+    with _status("data and weights"):
+      on_inputs = Section("inputs", _inputs(config))
+    own = [first, on_machine, on_devices, on_folders, on_inputs]
+    others = _from_others(own) if count > 1 and can_talk else None
+  return _finish(args, own, others, count)
+
+
+@contextlib.contextmanager
+def _only_ours() -> Iterator[None]:
+  """Sends to stderr what compiled code writes to stdout, as Gloo does."""
+  sys.stdout.flush()
+  stdout = os.dup(1)
+  os.dup2(2, 1)
+  try:
+    yield
+  finally:
+    os.dup2(stdout, 1)
+    os.close(stdout)
 
 
 def _status(what: str) -> contextlib.AbstractContextManager[Any]:
@@ -162,6 +183,7 @@ def _folders(args: argparse.Namespace, config: Any) -> list[Finding]:
   found = examine("compilation cache", places.compilation_cache, cache)
   if args.workdir is not None:
     found += examine("workdir", places.workdir, args.workdir)
+    found += examine("lock", places.lock, args.workdir)
     if config is not None:
       found += examine("same run", places.same_run, args.workdir, config)
   return found
@@ -178,43 +200,44 @@ def _inputs(config: Any) -> list[Finding]:
   ]
 
 
-def _finish(
-  args: argparse.Namespace,
-  own: list[Section],
-  found: devices.Found | None,
-  can_talk: bool,
-) -> int:
-  """Prints what all processes have found; the exit status, the same for all."""
-  count = 1 if found is None else found.num_processes
-  index = jax.process_index() if count > 1 else 0
-  others = None
-  if count > 1 and can_talk:
-    others = collective.within(
-      collective.PATIENCE_SECONDS, lambda: _from_others(own, index)
-    )
-  sections = [*own, *(others or ())]
-  # Who cannot talk to the others speaks for itself.
-  if index == 0 or others is None:
-    write(sections, count, is_json=args.json)
-  status = 1 if status_of(sections) == ERROR else 0
-  if count > 1 and others is None:
-    # A thread may hang in the exchange for good, and keep Python from ending.
-    sys.stdout.flush()
-    os._exit(status)
-  return status
+def _from_others(own: list[Section]) -> list[Section] | None:
+  """What others have found that is not well, and is not said already.
 
-
-def _from_others(own: list[Section], index: int) -> list[Section]:
-  """What others have found that is not well, and is not said already."""
-  said = {f for section in own for f in section.findings}
+  None where they do not answer.
+  """
+  index = jax.process_index()
   bad = [
     Section(title, [f for f in findings if f.status != OK], index)
     for title, findings, _ in own
   ]
-  texts = processes.gather(as_json(bad, 1))
+  texts = collective.within(
+    collective.PATIENCE_SECONDS, lambda: processes.gather(as_json(bad, 1))
+  )
+  if texts is None:
+    return None
+  said = {f for section in own for f in section.findings}
   found = []
   for section in (s for text in texts for s in from_json(text)):
     if not said.issuperset(section.findings):
       found.append(section)
       said.update(section.findings)
   return found
+
+
+def _finish(
+  args: argparse.Namespace,
+  own: list[Section],
+  others: list[Section] | None,
+  count: int,
+) -> int:
+  """Prints what all processes have found; the exit status, the same for all."""
+  sections = [*own, *(others or ())]
+  is_cut_off = count > 1 and others is None
+  # Who cannot talk to the others speaks for itself.
+  if is_cut_off or count == 1 or jax.process_index() == 0:
+    write(sections, count, is_json=args.json)
+  status = 1 if status_of(sections) == ERROR else 0
+  if is_cut_off:
+    # A thread may hang in the exchange for good, and keep Python from ending.
+    os._exit(status)
+  return status
