@@ -19,7 +19,7 @@ LAYERS = (
   {"analysis"},
   {"report"},
   {"config"},
-  {"analyse", "convert", "main", "study"},
+  {"analyse", "convert", "doctor", "main", "study"},
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {

@@ -18,7 +18,7 @@ from rollingq_jax.doctor.findings import Finding, error, ok
 VALUES = 7
 REPEATS = 10
 # Longer than any exchange of this size takes that goes on at all.
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 120.0
 T = TypeVar("T")
 
 
@@ -103,7 +103,7 @@ def describe(done: Exchange | None) -> Finding:
   if done is None:
     return error(
       "all-reduce",
-      f"no answer from all devices in {PATIENCE_SECONDS} s",
+      f"no answer from all devices in {PATIENCE_SECONDS:.0f} s",
       "open the ports between the hosts; on GPUs, NCCL_DEBUG=INFO says what "
       "it waits for, NCCL_SOCKET_IFNAME names the network to take",
     )

@@ -22,11 +22,11 @@ def mesh(
   """
   made = make_mesh(config.batch_size, devices)
   axes = " x ".join(f"{name} {size}" for name, size in made.shape.items())
-  each = f"{config.batch_size // made.shape['data']} of {config.batch_size}"
+  size, shares = config.batch_size, made.shape["data"]
   return [
     ok(
       "mesh",
-      f"{axes}; {each} samples for each of {made.shape['data']} shares of a "
-      f"batch, {config.batch_size // num_processes} a process",
+      f"{axes}; of a batch of {size}, {size // shares} samples go to each "
+      f"share of data, {size // num_processes} to each process",
     )
   ]

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 from rollingq_jax.config import check_workdir
 from rollingq_jax.data.places import find_path, unreadable
-from rollingq_jax.doctor.findings import Finding, error, ok, warning
+from rollingq_jax.doctor.findings import (
+  OK,
+  Finding,
+  error,
+  ok,
+  warning,
+  worst,
+)
 
 LITTLE, NOTHING = 5 << 30, 200 << 20
 LOCKS = Path("/proc/locks")
@@ -57,8 +64,10 @@ def workdir(
   if not isinstance(path, Path):
     return _bucket(path)
   folder = existing(path)
-  found = [*_writable("workdir", path, folder), *_room(folder, left(folder))]
-  return [*found, *_clock(folder, path, now)]
+  found = _writable("workdir", path, folder)
+  if worst(found) != OK:
+    return found
+  return [*found, *_room(folder, left(folder)), *_clock(folder, path, now)]
 
 
 def same_run(text: str, config: Any) -> list[Finding]:
@@ -174,12 +183,8 @@ def _clock(folder: Path, path: Path, now: Callable[[], float]) -> list[Finding]:
         mend,
       )
     ]
-  try:
-    with tempfile.TemporaryFile(dir=folder) as file:
-      made = os.fstat(file.fileno()).st_mtime
-  # The line about the workdir says why.
-  except OSError:
-    return []
+  with tempfile.TemporaryFile(dir=folder) as file:
+    made = os.fstat(file.fileno()).st_mtime
   if abs(made - now()) > SKEW:
     what = f"differs by {abs(made - now()):.0f} s from that of {folder}"
     return [warning("clock", what, mend)]
@@ -196,7 +201,7 @@ def compilation_cache(folder: Path | None) -> list[Finding]:
   if folder is None:
     return [ok(name, "off, by config.compilation_cache")]
   (found,) = _writable(name, folder, existing(folder))
-  if found.status != "ok":
+  if found.status != OK:
     mend = f"{found.mend}, in JAX_COMPILATION_CACHE_DIR"
     return [warning(name, found.what, mend)]
   if not folder.is_dir():
