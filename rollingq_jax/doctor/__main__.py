@@ -18,8 +18,9 @@ examples:
     --config.pretrained.file=vit_b16.safetensors --json
 
 The exit status is 0 without errors, whatever the warnings; 1 with errors; 2
-for a mistake in the command line. Nothing is changed. Of several processes,
-process 0 prints the page, with what the others have found that is not ok.
+for a mistake in the command line, or where several processes do not come
+together within two minutes. Nothing is changed. Of several processes, process 0
+prints the page, with what the others have found that is not ok.
 
 --json prints one object:
   schema     1; changes when a field is renamed or dropped

@@ -291,14 +291,25 @@ def shared_memory_size(folder: Path = Path("/dev/shm")) -> int | None:
   return shutil.disk_usage(folder).total if folder.is_dir() else None
 
 
+def num_cores() -> int:
+  """CPU cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def memory(root: Path = Path("/")) -> list[Finding]:
   """Memory of this host, or of the container that we are in.
 
   Args:
     root: folder that holds proc and sys.
   """
-  text = (root / "proc/meminfo").read_text()
+  path = root / "proc/meminfo"
+  # Only Linux tells it so.
+  text = path.read_text() if path.is_file() else ""
   found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE))
+  if not found:
+    return []
   free, total = (int(found[key]) << 10 for key in ("MemAvailable", "MemTotal"))
   limit, used = (
     _bytes_in(root / f"sys/fs/cgroup/memory.{name}")

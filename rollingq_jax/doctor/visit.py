@@ -29,6 +29,7 @@ from rollingq_jax.doctor.findings import (
   ERROR,
   OK,
   Finding,
+  error,
   examine,
   explained,
   worst,
@@ -43,6 +44,8 @@ from rollingq_jax.doctor.page import (
 from rollingq_jax.errors import UserError
 from rollingq_jax.training.compilation import compiled_programs
 
+# For all processes to start.
+WAIT_SECONDS = 120
 # Of `environment()`, what hosts may differ in.
 MAY_DIFFER = ("system", "devices", "processes")
 
@@ -159,7 +162,7 @@ def _devices(
 def _not_joined(args: argparse.Namespace) -> list[Finding]:
   """Meets the other processes; findings only where that fails."""
   try:
-    join(args)
+    join(args, WAIT_SECONDS)
   except UserError as failure:
     # Nobody was called: the command line is wrong.
     if failure.__cause__ is None:
@@ -192,11 +195,10 @@ def _folders(args: argparse.Namespace, config: Any) -> list[Finding]:
 def _inputs(config: Any) -> list[Finding]:
   if config is None:
     return []
-  cores = len(os.sched_getaffinity(0))
   return [
     *examine("data", inputs.data, config),
     *examine("weights", inputs.weights, config),
-    *examine("cpu cores", inputs.threads, config, cores),
+    *examine("cpu cores", inputs.threads, config, hardware.num_cores()),
   ]
 
 
@@ -210,9 +212,13 @@ def _from_others(own: list[Section]) -> list[Section] | None:
     Section(title, [f for f in findings if f.status != OK], index)
     for title, findings, _ in own
   ]
-  texts = collective.within(
-    collective.PATIENCE_SECONDS, lambda: processes.gather(as_json(bad, 1))
-  )
+  try:
+    texts = collective.within(
+      collective.PATIENCE_SECONDS, lambda: processes.gather(as_json(bad, 1))
+    )
+  # Of a process that is gone, each kind of network has an error of its own.
+  except Exception:
+    return None
   if texts is None:
     return None
   said = {f for section in own for f in section.findings}
@@ -231,8 +237,12 @@ def _finish(
   count: int,
 ) -> int:
   """Prints what all processes have found; the exit status, the same for all."""
-  sections = [*own, *(others or ())]
   is_cut_off = count > 1 and others is None
+  sections = [*own, *(others or ())]
+  if is_cut_off:
+    what = "the others do not answer: what they have found is not here"
+    mend = "see what each of them prints"
+    sections.append(Section("devices", [error("processes", what, mend)]))
   # Who cannot talk to the others speaks for itself.
   if is_cut_off or count == 1 or jax.process_index() == 0:
     write(sections, count, is_json=args.json)

@@ -147,6 +147,7 @@ def test_shared_memory_matters_from_two_gpus_on():
 
 
 def test_memory_of_a_container(tmp_path):
+  assert memory(tmp_path) == []
   info = tmp_path / "proc" / "meminfo"
   info.parent.mkdir()
   info.write_text("MemTotal: 33554432 kB\nMemAvailable: 16777216 kB\n")
