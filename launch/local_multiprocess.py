@@ -202,15 +202,15 @@ def _pump(index: int, process: subprocess.Popen[str]) -> threading.Thread:
 def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
   """Waits for all; ends the others once one has failed."""
   first, deadline = 0, None
-  while any(process.poll() is None for process in processes):
-    failed = [p.returncode for p in processes if p.returncode]
+  while None in (statuses := [process.poll() for process in processes]):
+    failed = [status for status in statuses if status]
     if failed and deadline is None:
       first, deadline = failed[0], time.monotonic() + GRACE_SECONDS
       _signal(processes, signal.SIGTERM)
     if deadline is not None and time.monotonic() > deadline:
       _signal(processes, signal.SIGKILL)
     time.sleep(POLL_SECONDS)
-  first = first or next((p.returncode for p in processes if p.returncode), 0)
+  first = first or next((status for status in statuses if status), 0)
   # As shells give it where a signal ended a process.
   return first if first >= 0 else 128 - first
 
