@@ -20,13 +20,13 @@ def mesh(
   Raises:
     UserError: they do not.
   """
-  made = make_mesh(config.batch_size, devices)
+  made = make_mesh(config, devices)
   axes = " x ".join(f"{name} {size}" for name, size in made.shape.items())
-  size, shares = config.batch_size, made.shape["data"]
+  size = config.batch_size
   return [
     ok(
       "mesh",
-      f"{axes}; of a batch of {size}, {size // shares} samples go to each "
-      f"share of data, {size // num_processes} to each process",
+      f"{axes}; of a batch of {size}, {size // made.size} samples go to each "
+      f"device, {size // num_processes} to each process",
     )
   ]

@@ -53,7 +53,7 @@ def test_the_mesh_of_a_config(cpu_devices, repo_root):
   config = load_config(f"{repo_root}/configs/av_digits.py")
   (found,) = mesh(config, cpu_devices, 2)
   assert found.what == (
-    "data 4 x model 1; of a batch of 64, 16 samples go to each share of data, "
+    "data 4 x model 1; of a batch of 64, 16 samples go to each device, "
     "32 to each process"
   )
   config.batch_size = 6

@@ -255,13 +255,11 @@ def test_less_is_kept_for_the_backward_pass(small_config):
   memory = {}
   for name, own in {
     "all": {},
-    "dots": {"model__remat": "dots"},
     "blocks": {"model__remat": "blocks"},
     "parts": {"accumulate_steps": "4"},
   }.items():
-    config = small_config(model__depth="6", model__width="64", **own)
+    config = small_config(model__depth="3", model__width="32", **own)
     compiled = _compiled(config, jax.devices()[:1])
     memory[name] = compiled.memory_analysis().temp_size_in_bytes
-  assert memory["dots"] < 0.9 * memory["all"]
   assert memory["blocks"] < 0.5 * memory["all"]
   assert memory["parts"] < 0.5 * memory["all"]
