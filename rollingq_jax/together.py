@@ -23,7 +23,7 @@ RESTART = (
   "newest checkpoint"
 )
 KEY = "rollingq_jax/failed"
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 # For the slowest to load its data and compile.
 MEET_MILLISECONDS = 3_600_000
 # For word from one process to reach the others.

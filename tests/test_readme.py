@@ -1,11 +1,13 @@
 """The README's commands and code are those that work."""
 
+import argparse
 import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rollingq_jax.cluster import add_options
 from rollingq_jax.config import load_config
 
 
@@ -57,10 +59,13 @@ def test_every_run_that_the_readme_names_has_a_config(
     if "rollingq_jax.main" in line
   ]
   assert len(commands) >= 5
+  parser = argparse.ArgumentParser(allow_abbrev=False)
+  parser.add_argument("--config", required=True)
+  parser.add_argument("--workdir", required=True)
+  add_options(parser)
   for words in commands:
-    assert words[0] == "--config"
-    assert words[2] == "--workdir"
-    load_config(words[1], words[4:])
+    args, overrides = parser.parse_known_args(words)
+    load_config(args.config, overrides)
   for option in re.findall(r"`(--config\.[^`]+)`", readme):
     load_config("configs/av_digits.py", [option])
 
