@@ -47,22 +47,11 @@ def _parser() -> Parser:
   parser.add_argument(
     "--workdir",
     required=True,
-    type=_folder,
     metavar="DIR",
-    help="folder of the run; made if it does not exist",
+    help="folder of the run, or gs://BUCKET/...; made if it does not exist",
   )
   cluster.add_options(parser)
   return parser
-
-
-def _folder(text: str) -> Path:
-  if "://" in text:
-    raise argparse.ArgumentTypeError(
-      f"{text} is in a bucket, where no lock keeps two runs apart and no line "
-      "can be appended; expected a folder: mount the bucket, or copy the "
-      "folder there"
-    )
-  return Path(text)
 
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
@@ -77,12 +66,12 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         "this process was given another config than process 0; start all of "
         "them with the same --config, overrides and data"
       )
-    with _taken(args.workdir), _disk_errors(args.workdir):
-      _train(config, args.workdir)
+    with _taken(args.workdir) as (workdir, mirror), _disk_errors(workdir):
+      _train(config, workdir, mirror)
   return 0
 
 
-def _train(config: Any, workdir: Path) -> None:
+def _train(config: Any, workdir: Path, mirror: Any) -> None:
   from rollingq_jax.config import check_workdir
 
   check_workdir(config, workdir)
@@ -98,29 +87,49 @@ def _train(config: Any, workdir: Path) -> None:
     keep_compiled_programs()
   with stop_on_sigterm() as stop:
     on_ready = functools.partial(_write_first_files, workdir)
-    finished = train_and_evaluate(config, workdir, stop, on_ready)
-  if finished and cluster.process_id() == 0:
+    finished = train_and_evaluate(config, workdir, stop, on_ready, mirror)
+  if cluster.process_id() != 0:
+    return
+  if finished:
     _show(workdir)
+  if mirror is not None:
+    mirror.push()
 
 
 @contextmanager
-def _taken(workdir: Path) -> Iterator[None]:
-  """The folder, made, and kept from other runs; by process 0 for all."""
+def _taken(text: str) -> Iterator[tuple[Path, Any]]:
+  """The folder, and what mirrors it if it is in a bucket.
+
+  It is made, and kept from other runs, by process 0 for all. In a bucket it is
+  kept from those of the same machine alone.
+  """
+  from rollingq_jax.data.places import find_path
+  from rollingq_jax.training.mirror import Mirror
+
+  place = find_path(text)
+  if isinstance(place, Path):
+    folder, mirror, file = place, None, place / LOCK_FILE
+  else:
+    mirror = Mirror(place)
+    folder = mirror.folder
+    file = folder.with_name(f"{folder.name}.lock")
   if cluster.process_id() != 0:
-    yield
+    yield folder, mirror
     return
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    locked = lock(workdir / LOCK_FILE)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    locked = lock(file)
   except OSError as error:
-    raise UserError(f"--workdir {workdir} cannot be used: {error}") from error
+    raise UserError(f"--workdir {text} cannot be used: {error}") from error
   if locked is None:
     raise UserError(
-      f"--workdir {workdir}: another run is going on there; wait for it, stop "
+      f"--workdir {text}: another run is going on there; wait for it, stop "
       "it, or choose another folder"
     )
   with locked:
-    yield
+    if mirror is not None:
+      mirror.fetch()
+    yield folder, mirror
 
 
 @contextmanager

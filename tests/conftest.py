@@ -17,11 +17,16 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import fsspec
 import hypothesis
 import jax
 import jaxtyping
 import numpy as np
 import pytest
+from etils import epath
+from etils.epath import backend
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -299,6 +304,35 @@ def _reviews(rng: np.random.Generator) -> dict[str, np.ndarray]:
       arrays[f"{name}_{split}"] = (x * real[..., None]).astype(np.float32)
     arrays[f"y_{split}"] = y.astype(np.float32)
   return arrays
+
+
+class Bucket(DirFileSystem):
+  """What gcsfs would be, in a folder of this machine."""
+
+  protocol = ("gcs", "gs")
+  cachable = False
+  folder = ""
+
+  def __init__(self, **unused: object):
+    super().__init__(self.folder, LocalFileSystem(auto_mkdir=True))
+
+  @classmethod
+  def _strip_protocol(cls, path: str) -> str:
+    return path.removeprefix("gs://").rstrip("/")
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+  """An empty gs://bucket, and a cache of this test's own."""
+  monkeypatch.setattr(Bucket, "folder", str(tmp_path / "buckets"))
+  (tmp_path / "buckets").mkdir()
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  filesystems = backend.fsspec_backend._get_filesystem
+  filesystems.cache_clear()
+  fsspec.register_implementation("gcs", Bucket, clobber=True)
+  yield epath.Path("gs://bucket")
+  filesystems.cache_clear()
+  fsspec.register_implementation("gcs", "gcsfs.GCSFileSystem", clobber=True)
 
 
 @pytest.fixture

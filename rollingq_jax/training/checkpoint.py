@@ -6,10 +6,8 @@ which is left alone.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from rollingq_jax.data.places import AnyPath, absolute
 from rollingq_jax.errors import UserError
 from rollingq_jax.together import meet
 from rollingq_jax.training.state import TrainState
@@ -46,18 +45,20 @@ class Checkpoints:
     max_to_keep: newest checkpoints to keep.
     say: gets a line for each unreadable checkpoint.
     rank: of the metrics that are saved; the best has the largest.
+    before_save: called before each one is.
   """
 
   def __init__(
     self,
-    workdir: Path,
+    workdir: AnyPath,
     max_to_keep: int,
     say: Callable[[str], None],
     rank: Rank,
+    before_save: Callable[[], None] = lambda: None,
   ):
-    self._directory = workdir.absolute() / "checkpoints"
-    self._unreadable = workdir.absolute() / "checkpoints_unreadable"
-    self._say = say
+    self._directory = epath.Path(absolute(workdir)) / "checkpoints"
+    self._unreadable = epath.Path(absolute(workdir)) / "checkpoints_unreadable"
+    self._say, self._before_save = say, before_save
     # Orbax reads these files of all checkpoints before it opens any.
     if jax.process_index() == 0:
       for folder in _steps(self._directory):
@@ -106,6 +107,7 @@ class Checkpoints:
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state)  # pyright: ignore[reportCallIssue]
     )
+    self._before_save()
     about = {"processes": jax.process_count()}
     with self._clear_line():
       self._manager.save(
@@ -177,7 +179,7 @@ class Checkpoints:
 
   def _check_arrays(self, step: int, like: TrainState) -> None:
     """Raises UserError for a checkpoint of other arrays than the state's."""
-    folder = epath.Path(self._directory / str(step) / "state")
+    folder = self._directory / str(step) / "state"
     there = _shapes(ocp.StandardCheckpointHandler().metadata(folder).tree)
     differences = _differences(there, _shapes(like))
     if differences:
@@ -232,20 +234,21 @@ class Checkpoints:
   def _set_aside(self, step: int, error: Exception) -> None:
     target = self._unreadable / str(step)
     self._unreadable.mkdir(exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.move(self._directory / str(step), target)
+    if target.exists():
+      target.rmtree()
+    (self._directory / str(step)).rename(target)
     self._say(
       f"checkpoint {step} cannot be read ({_first_line(error)}); it was moved "
       f"to {target}, trying the one before"
     )
 
 
-def _steps(directory: Path) -> list[Path]:
+def _steps(directory: epath.Path) -> list[epath.Path]:
   """Folders of finished checkpoints."""
   return [path for path in directory.glob("*") if path.name.isdigit()]
 
 
-def _metadata_error(folder: Path) -> Exception | None:
+def _metadata_error(folder: epath.Path) -> Exception | None:
   """What is wrong with a checkpoint's JSON files, if anything."""
   for file in (folder / METADATA_FILE, folder / "metrics" / "metrics"):
     try:

@@ -22,6 +22,7 @@ from rollingq_jax.training.lines import (
   window_lines,
 )
 from rollingq_jax.training.logs import RunLog
+from rollingq_jax.training.mirror import Mirror
 from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import (
   Run,
@@ -56,6 +57,7 @@ def train_and_evaluate(
   workdir: Path,
   stop: StopRequest,
   on_ready: Callable[[Run, TrainState], Sequence[str]] | None = None,
+  mirror: Mirror | None = None,
 ) -> bool:
   """Trains to the end, or goes on from the newest checkpoint, then tests.
 
@@ -65,6 +67,7 @@ def train_and_evaluate(
     stop: when true, the run saves between two steps and returns.
     on_ready: called once config and data can be used, before anything is
       written; what it returns is said after the opening lines.
+    mirror: whose folder the workdir is, where the run's is in a bucket.
 
   Returns:
     Whether the run is complete; False if it was stopped.
@@ -78,7 +81,12 @@ def train_and_evaluate(
   is_main = jax.process_index() == 0
   lines: list[str] = []
   keep = config.checkpoint.max_to_keep
-  with Checkpoints(workdir, keep, lines.append, run.task.rank) as checkpoints:
+  root, before_save = workdir, _nothing
+  if mirror is not None:
+    root, before_save = mirror.bucket, mirror.push if is_main else _nothing
+  with Checkpoints(
+    root, keep, lines.append, run.task.rank, before_save
+  ) as checkpoints:
     restored = checkpoints.restore_latest(state)
     state = state if restored is None else restored
     first = int(state.step)
@@ -221,6 +229,10 @@ def test(
   epoch = run.config.total_epochs - 1
   for metrics, condition in results:
     outputs.log.metrics(run.total_steps, epoch, "test", metrics, condition)
+
+
+def _nothing() -> None:
+  """Of a run that is not mirrored."""
 
 
 def _any_rolled(infos: dict[str, RollingQInfo]) -> bool:

@@ -6,13 +6,9 @@ The bucket is a folder of this machine: real ones are the work of gcsfs.
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import numpy as np
 import pytest
 from etils import epath
-from etils.epath import backend
-from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.local import LocalFileSystem
 
 from rollingq_jax.data import prepared
 from rollingq_jax.data.prepare.__main__ import main
@@ -20,35 +16,6 @@ from rollingq_jax.data.records import read_index, read_report
 
 soundfile = pytest.importorskip("soundfile")
 Image = pytest.importorskip("PIL.Image")
-
-
-class Bucket(DirFileSystem):
-  """What gcsfs would be, in a folder of this machine."""
-
-  protocol = ("gcs", "gs")
-  cachable = False
-  folder = ""
-
-  def __init__(self, **unused: object):
-    super().__init__(self.folder, LocalFileSystem(auto_mkdir=True))
-
-  @classmethod
-  def _strip_protocol(cls, path: str) -> str:
-    return path.removeprefix("gs://").rstrip("/")
-
-
-@pytest.fixture
-def bucket(monkeypatch, tmp_path):
-  """An empty gs://bucket, and a cache of this test's own."""
-  monkeypatch.setattr(Bucket, "folder", str(tmp_path / "buckets"))
-  (tmp_path / "buckets").mkdir()
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  filesystems = backend.fsspec_backend._get_filesystem
-  filesystems.cache_clear()
-  fsspec.register_implementation("gcs", Bucket, clobber=True)
-  yield epath.Path("gs://bucket")
-  filesystems.cache_clear()
-  fsspec.register_implementation("gcs", "gcsfs.GCSFileSystem", clobber=True)
 
 
 def _upload(folder: Path, target: epath.Path) -> None:
