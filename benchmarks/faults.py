@@ -290,9 +290,9 @@ def _on_one(bench: Bench, workdir: Path) -> tuple[str, str]:
   return step, "not compared: two processes, then one"
 
 
-def disks(bench: Bench) -> Iterator[Row]:
+def disks(bench: Bench, moments: random.Random) -> Iterator[Row]:
   """A disk that is full, one that is read-only."""
-  for kilobytes in (300, 1100, 1700):
+  for kilobytes in (300, 1700, 2500):
     yield _on_disk(bench, f"full{kilobytes}", kilobytes)
   yield _on_disk(bench, "readonly", 20000, is_read_only=True)
 
@@ -338,7 +338,7 @@ def _mount(*arguments: str | Path) -> bool:
   return False
 
 
-def damaged(bench: Bench) -> Iterator[Row]:
+def damaged(bench: Bench, moments: random.Random) -> Iterator[Row]:
   """The newest checkpoint cut in half; a file of it deleted; clock moved."""
   partial = bench.folder / "partial"
   process = bench.start(partial)
@@ -402,7 +402,7 @@ def _move_times(workdir: Path) -> None:
     os.utime(path, (ahead, ahead))
 
 
-def second(bench: Bench) -> Iterator[Row]:
+def second(bench: Bench, moments: random.Random) -> Iterator[Row]:
   """A second run on a workdir whose run goes on."""
   workdir = bench.folder / "second"
   first = bench.start(workdir, name="first")
@@ -438,32 +438,42 @@ def main() -> None:
   parser.add_argument("--workdir", type=Path, required=True)
   parser.add_argument("--write", type=Path, help="page whose table it replaces")
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument(
+    "--only",
+    help="kinds, joined by commas; the page's other rows stay",
+    default=",".join(KINDS),
+  )
   args = parser.parse_args()
   shutil.rmtree(args.workdir, ignore_errors=True)
   args.workdir.mkdir(parents=True)
   moments, rows = random.Random(args.seed), []
   bench = Bench(args.workdir.absolute())
-  for found in (
-    second(bench),
-    damaged(bench),
-    disks(bench),
-    one_of_two(bench, moments),
-    stopped(bench, moments),
-    killed(bench, moments),
-  ):
-    for row in found:
+  for name in args.only.split(","):
+    for row in KINDS[name](bench, moments):
       print("|", " | ".join(row), flush=True)
       rows.append(row)
   if args.write:
-    write(args.write, table(rows))
+    write(args.write, rows)
 
 
-def write(page: Path, text: str) -> None:
-  """Replaces what is between the page's two marks."""
-  before, _, rest = page.read_text().partition("<!-- table: faults -->\n")
-  _, _, after = rest.partition("<!-- end -->\n")
-  marks = "<!-- table: faults -->\n", "<!-- end -->\n"
-  page.write_text(f"{before}{marks[0]}{text}{marks[1]}{after}")
+KINDS: dict[str, Callable[[Bench, random.Random], Iterator[Row]]] = {
+  "second": second,
+  "damaged": damaged,
+  "disks": disks,
+  "one_of_two": one_of_two,
+  "stopped": stopped,
+  "killed": killed,
+}
+
+
+def write(page: Path, rows: Sequence[Row]) -> None:
+  """Replaces the rows of these failures between the page's two marks."""
+  before, first, rest = page.read_text().partition("<!-- table: faults -->\n")
+  there, last, after = rest.partition("<!-- end -->\n")
+  new = {row.failure for row in rows}
+  read = [Row(*x.strip("| ").split(" | ")) for x in there.splitlines()[2:]]
+  kept = [row for row in read if row.failure not in new]
+  page.write_text(before + first + table([*kept, *rows]) + last + after)
 
 
 if __name__ == "__main__":

@@ -75,14 +75,17 @@ def _train(config: Any, workdir: Path, mirror: Any) -> None:
   from rollingq_jax.config import check_workdir
 
   check_workdir(config, workdir)
-  from absl import logging
+  import logging
+
+  import absl.logging
 
   from rollingq_jax.training import train_and_evaluate
   from rollingq_jax.training.compilation import keep_compiled_programs
   from rollingq_jax.training.preemption import stop_on_sigterm
 
   # Orbax raises what it logs, and some of it is no error here.
-  logging.set_verbosity(logging.FATAL)
+  absl.logging.set_verbosity(absl.logging.FATAL)
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   if config.compilation_cache:
     keep_compiled_programs()
   with stop_on_sigterm() as stop:

@@ -1,6 +1,9 @@
 """Which of several processes this one is, without any other one."""
 
 import argparse
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -143,3 +146,24 @@ def test_what_jax_raises_is_one_line_with_the_address(join, monkeypatch):
   monkeypatch.setattr(jax.distributed, "initialize", fail)
   with pytest.raises(UserError, match="joined at localhost:1234: no route;"):
     join(**JAX)
+
+
+def test_processes_that_do_not_come_are_a_line():
+  program = (
+    "import argparse; from rollingq_jax import cluster;"
+    "parser = argparse.ArgumentParser(); cluster.add_options(parser);"
+    "cluster.join(parser.parse_args(), 3)"
+  )
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  options = ("--coordinator", address, "--num_processes", "2")
+  done = subprocess.run(
+    [sys.executable, "-c", program, *options, "--process_id", "1"],
+    capture_output=True,
+    text=True,
+    timeout=100,
+  )
+  assert done.returncode == 2
+  (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
+  assert f"not all of 2 processes came together at {address} within 3 s" in line

@@ -14,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
+from rich.filesize import decimal
 
 from rollingq_jax.data.places import AnyPath, absolute
 from rollingq_jax.errors import UserError
@@ -23,6 +24,12 @@ from rollingq_jax.training.state import TrainState
 # Metrics of the selection split -> what is larger the better they are.
 Rank = Callable[[Mapping[str, float]], float]
 METADATA_FILE = "_CHECKPOINT_METADATA"
+# Bytes of a checkpoint beside its arrays, and of the lines until the next.
+OVERHEAD = 1_000_000
+GO_ON = (
+  "make room or the folder writable, and give the same command again: it goes "
+  "on from the newest checkpoint"
+)
 # What a full or locked disk is called, by the system and by TensorStore.
 DISK_ERRORS = (
   "No space left on device",
@@ -109,6 +116,7 @@ class Checkpoints:
     )
     self._before_save()
     about = {"processes": jax.process_count()}
+    self._check_room(state)
     with self._clear_line():
       self._manager.save(
         step, args=items, metrics=metrics, force=True, custom_metadata=about
@@ -216,6 +224,19 @@ class Checkpoints:
     self._set_aside(step, error)
     self._manager.reload()
 
+  def _check_room(self, state: TrainState) -> None:
+    """Raises UserError where the disk is too full, before it is written.
+
+    Orbax's threads each say at length what went wrong afterwards.
+    """
+    need = sum(_stored(x).nbytes for x in jax.tree.leaves(state)) + OVERHEAD
+    free = shutil.disk_usage(self._directory).free
+    if free < need:
+      raise UserError(
+        f"no room for checkpoint {int(state.step)}: it takes {decimal(need)}, "
+        f"{self._directory} has {decimal(free)} left; {GO_ON}"
+      )
+
   @contextmanager
   def _clear_line(self) -> Iterator[None]:
     """Makes UserError of what a full or read-only disk brings about."""
@@ -226,9 +247,8 @@ class Checkpoints:
       if reason is None:
         raise
       raise UserError(
-        f"a checkpoint cannot be written to {self._directory}: {reason}; make "
-        "room or the folder writable, and give the same command again: it "
-        "goes on from the newest checkpoint"
+        f"a checkpoint cannot be written to {self._directory}: {reason}; "
+        f"{GO_ON}"
       ) from error
 
   def _set_aside(self, step: int, error: Exception) -> None:
@@ -277,7 +297,7 @@ def _key(key: Any) -> str:
 
 def _stored(leaf: Any) -> Any:
   if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jax.eval_shape(jax.random.key_data, leaf)
+    return jax.random.key_data(leaf)
   return leaf
 
 

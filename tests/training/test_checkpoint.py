@@ -15,6 +15,11 @@ from rollingq_jax.progressive import init_turn
 from rollingq_jax.training.checkpoint import METADATA_FILE, Checkpoints
 from rollingq_jax.training.state import TrainState
 
+# TensorStore calls back on what it could not read after Orbax gave up on it.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def _state(step, **params):
   base = {"layer": {"kernel": jnp.arange(6.0).reshape(2, 3) + step}}
