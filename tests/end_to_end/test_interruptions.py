@@ -210,7 +210,7 @@ def test_a_full_disk_and_a_read_only_one_are_a_line_and_lose_nothing(
   _assert_same_run(workdir, unbroken[0])
 
 
-def _start_two(command, workdirs, *extra):
+def _start_two(command, workdirs, *extra, **options):
   """Two processes of one run, on the loopback interface."""
   with socket.socket() as found:
     found.bind(("127.0.0.1", 0))
@@ -218,7 +218,12 @@ def _start_two(command, workdirs, *extra):
   several = ("--coordinator", f"127.0.0.1:{port}", "--num_processes", "2")
   return [
     command.start(
-      *command.small(workdir), *several, "--process_id", str(index), *extra
+      *command.small(workdir),
+      *several,
+      "--process_id",
+      str(index),
+      *extra,
+      **options,
     )
     for index, workdir in enumerate(workdirs)
   ]
@@ -234,9 +239,9 @@ def test_a_run_goes_from_four_devices_to_two_processes_to_one(
   command, unbroken, wait_for, tmp_path
 ):
   """On the way, one of the processes is killed, then one is told to stop."""
+  flag = "--xla_force_host_platform_device_count="
   first = command.start(
-    *command.small(tmp_path),
-    environment={"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+    *command.small(tmp_path), environment={"XLA_FLAGS": f"{flag}4"}
   )
   wait_for(lambda: _epochs(tmp_path) >= 1, first)
   first.terminate()
@@ -244,8 +249,9 @@ def test_a_run_goes_from_four_devices_to_two_processes_to_one(
   assert first.returncode == 0, err
   assert "4 cpu device(s)" in out
 
-  pair = _start_two(command, [tmp_path] * 2)
-  wait_for(lambda: _epochs(tmp_path) >= 2, pair[0])
+  two_each = {"XLA_FLAGS": f"{flag}2"}
+  pair = _start_two(command, [tmp_path] * 2, environment=two_each)
+  wait_for(lambda: _epochs(tmp_path) >= 3, pair[0])
   pair[1].kill()
   start = time.monotonic()
   out, err = pair[0].communicate(timeout=60)
@@ -254,6 +260,7 @@ def test_a_run_goes_from_four_devices_to_two_processes_to_one(
   assert err.count("error: ") == 1
   assert "another process ended or cannot be reached" in err
   assert "was saved by 1 process(es), this run has 2" in out
+  assert "4 cpu device(s)" in out
   pair[1].communicate()
 
   pair = _start_two(command, [tmp_path] * 2)
