@@ -228,7 +228,8 @@ class Checkpoints:
   def _check_room(self, state: TrainState) -> None:
     """Raises UserError where the disk is too full, before it is written.
 
-    Buckets are never full. Orbax's threads each say at length what went wrong afterwards.
+    Buckets are never full. Orbax's threads each say at length what went wrong
+    afterwards.
     """
     if "://" in str(self._directory):
       return
