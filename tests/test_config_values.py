@@ -34,6 +34,11 @@ FIELDS = {
   "model.norm_eps": ["-1e-6"],
   "model.gelu": ["relu"],
   "model.attention_kernel": ["flash"],
+  "model.remat": ["all"],
+  "mesh.data": ["0", "-2"],
+  "mesh.model": ["0"],
+  "mesh.min_entries": ["-1"],
+  "accumulate_steps": ["0"],
   "model.bottleneck.depth": ["-1"],
   "model.bottleneck.num_tokens": ["0"],
   # Not a divisor of the width.

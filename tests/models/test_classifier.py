@@ -65,6 +65,8 @@ def _config(fusion, modalities, dtype="float32"):
     "norm_eps": 1e-6,
     "gelu": "exact",
     "attention_kernel": None,
+    "remat": "none",
+    "scan_layers": False,
     "dtype": dtype,
     "width": WIDTH,
     "depth": 1,
