@@ -187,7 +187,6 @@ def killed(bench: Bench, moments: random.Random) -> Iterator[Row]:
   for number, group in enumerate(kinds[i : i + 4] for i in range(0, KILLS, 4)):
     workdir = bench.folder / f"killed{number}"
     rows = [_kill(bench, workdir, kind, moments) for kind in group]
-    # Where each went on, the next one's output says.
     said = [
       resumed(bench.output(workdir, f"{i}").read_text()) for i in (1, 2, 3)
     ]
@@ -245,10 +244,21 @@ def stopped(bench: Bench, moments: random.Random) -> Iterator[Row]:
         newest(workdir),
       )
     )
-  outputs = [bench.output(workdir, f"{i}") for i in range(1, STOPS)]
-  said = [resumed(output.read_text()) for output in outputs]
+  yield from _with_end(bench, workdir, rows)
+
+
+def _with_end(
+  bench: Bench, workdir: Path, rows: Sequence[Row]
+) -> Iterator[Row]:
+  """Goes on to the end; where each part went on, the next one's output says."""
   last, same = bench.go_on(workdir)
-  for row, step in zip(rows, [*said, last], strict=True):
+  outputs = [bench.output(workdir, f"{i}") for i in range(1, len(rows))]
+  steps = [last]
+  for output in reversed(outputs):
+    text = output.read_text()
+    # One that ended before it said anything left all as it was.
+    steps.append(resumed(text) if "data: " in text else steps[-1])
+  for row, step in zip(rows, reversed(steps), strict=True):
     yield row._replace(resumed=step, same=same)
 
 
