@@ -187,12 +187,7 @@ def killed(bench: Bench, moments: random.Random) -> Iterator[Row]:
   for number, group in enumerate(kinds[i : i + 4] for i in range(0, KILLS, 4)):
     workdir = bench.folder / f"killed{number}"
     rows = [_kill(bench, workdir, kind, moments) for kind in group]
-    said = [
-      resumed(bench.output(workdir, f"{i}").read_text()) for i in (1, 2, 3)
-    ]
-    last, same = bench.go_on(workdir)
-    for row, step in zip(rows, [*said, last], strict=True):
-      yield row._replace(resumed=step, same=same)
+    yield from _with_end(bench, workdir, rows)
 
 
 def _kill(
