@@ -25,9 +25,9 @@ from rollingq_jax.errors import UserError
 from rollingq_jax.files import write_whole
 
 _PREFIX = "--config."
-# Of the machine that a run is on, not of the run: they may differ when it goes
-# on, and are those of configs/base.py when it is read.
-_OF_MACHINE = ("mesh.",)
+# Of the machine that a run is on, not of the run: its fields may differ when it
+# goes on, and are those of configs/base.py when it is read.
+_OF_MACHINE = "mesh"
 # Config files are imported under this package, so that they can import their
 # siblings relatively wherever they lie.
 _PACKAGE = "rollingq_jax_configs"
@@ -121,7 +121,7 @@ def check_workdir(
     for key in there | here
     if there.get(key) != here.get(key)
     and (is_pinned or here.get(key) is not None)
-    and not key.startswith(_OF_MACHINE)
+    and not key.startswith(f"{_OF_MACHINE}.")
   )
   if changed:
     listed = ", ".join(
@@ -154,10 +154,10 @@ def read_config(
   if not path.is_file():
     raise UserError(f"{workdir} has no config.json; expected a run's workdir")
   config = load_config("configs/base.py")
-  mesh = config.mesh
+  there = _read_json(path)
+  there.pop(_OF_MACHINE, None)
   with config.unlocked():
-    config.update(_read_json(path))
-    config.mesh = mesh
+    config.update(there)
   pairs = _joined(overrides, _fields(config))
   for key, _ in pairs:
     if not key.startswith(tuple(allowed)):

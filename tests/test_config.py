@@ -290,7 +290,7 @@ def trained(monkeypatch):
   """Configs that the command would have trained."""
   configs = []
 
-  def train_and_evaluate(config, workdir, stop, on_ready):
+  def train_and_evaluate(config, *unused):
     configs.append(config)
     return False
 
