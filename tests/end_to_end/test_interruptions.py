@@ -235,19 +235,19 @@ def _losses(workdir):
   return {(x["step"], x["split"], len(x)): x["loss"] for x in values}
 
 
-def test_a_run_goes_from_four_devices_to_two_processes_to_one(
+def test_a_run_goes_from_eight_devices_to_two_processes_to_one(
   command, unbroken, wait_for, tmp_path
 ):
   """On the way, one of the processes is killed, then one is told to stop."""
   flag = "--xla_force_host_platform_device_count="
   first = command.start(
-    *command.small(tmp_path), environment={"XLA_FLAGS": f"{flag}4"}
+    *command.small(tmp_path), environment={"XLA_FLAGS": f"{flag}8"}
   )
   wait_for(lambda: _epochs(tmp_path) >= 1, first)
   first.terminate()
   out, err = first.communicate(timeout=60)
   assert first.returncode == 0, err
-  assert "4 cpu device(s)" in out
+  assert "8 cpu device(s)" in out
 
   two_each = {"XLA_FLAGS": f"{flag}2"}
   pair = _start_two(command, [tmp_path] * 2, environment=two_each)
