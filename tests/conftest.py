@@ -1,7 +1,7 @@
 """Session settings, and the fixtures that several test files share.
 
-JAX runs on eight virtual CPU devices with strict promotion, and every
-annotation of the package is checked at run time.
+JAX runs on four virtual CPU devices with strict promotion, and every annotation
+of the package is checked at run time.
 """
 
 import functools
@@ -28,7 +28,7 @@ from etils.epath import backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("rollingq_jax", "beartype.beartype")
@@ -339,12 +339,6 @@ def bucket(monkeypatch, tmp_path):
 def cpu_devices() -> list[jax.Device]:
   """Four virtual devices, whatever accelerator is there."""
   return jax.devices("cpu")[:4]
-
-
-@pytest.fixture
-def eight_devices() -> list[jax.Device]:
-  """All virtual devices."""
-  return jax.devices("cpu")[:8]
 
 
 @pytest.fixture
