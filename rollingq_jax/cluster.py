@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, first_line
 
 # A process that has been silent for so long is taken for dead.
 HEARTBEAT_SECONDS = 30
@@ -83,7 +83,7 @@ def join(args: argparse.Namespace, timeout_s: int = JOIN_SECONDS) -> None:
   except Exception as error:
     raise UserError(
       f"the other processes cannot be joined{_where(arguments)}: "
-      f"{_first_line(error)}; start all of them with the same --coordinator, "
+      f"{first_line(error)}; start all of them with the same --coordinator, "
       "reachable from every host, and each with its own --process_id"
     ) from error
   finally:
@@ -247,7 +247,3 @@ def _check_alone(args: argparse.Namespace) -> None:
 def _where(arguments: Mapping[str, Any]) -> str:
   address = arguments.get("coordinator_address")
   return "" if address is None else f" at {address}"
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -7,3 +7,8 @@ class UserError(ValueError):
   The message is one line that says what is wrong, where, what was expected
   and how to mend it. Commands print it and exit with status 2.
   """
+
+
+def first_line(error: BaseException) -> str:
+  """What an error of a library says, as part of a line; its kind if nothing."""
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

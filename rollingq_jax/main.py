@@ -5,23 +5,16 @@ line is understood, so that help and mistakes answer at once.
 """
 
 import argparse
-import errno
 import functools
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rollingq_jax import cluster
 from rollingq_jax.command import Parser, run_command
 from rollingq_jax.errors import UserError
-from rollingq_jax.files import lock
 from rollingq_jax.together import is_as_first, together
-
-# Held while a run goes on.
-LOCK_FILE = "workdir.lock"
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 _EPILOG = """\
 examples:
@@ -56,6 +49,7 @@ def _parser() -> Parser:
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.config import load_config
+  from rollingq_jax.workdir import taken
 
   config = load_config(args.config, overrides)
   cluster.join(args)
@@ -66,7 +60,7 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         "this process was given another config than process 0; start all of "
         "them with the same --config, overrides and data"
       )
-    with _taken(args.workdir) as (workdir, mirror), _disk_errors(workdir):
+    with taken(args.workdir) as (workdir, mirror):
       _train(config, workdir, mirror)
   return 0
 
@@ -97,56 +91,6 @@ def _train(config: Any, workdir: Path, mirror: Any) -> None:
     _show(workdir)
   if mirror is not None:
     mirror.push()
-
-
-@contextmanager
-def _taken(text: str) -> Iterator[tuple[Path, Any]]:
-  """The folder, and what mirrors it if it is in a bucket.
-
-  It is made, and kept from other runs, by process 0 for all. In a bucket it is
-  kept from those of the same machine alone.
-  """
-  from rollingq_jax.data.places import find_path
-  from rollingq_jax.training.mirror import Mirror
-
-  place = find_path(text)
-  if isinstance(place, Path):
-    folder, mirror, file = place, None, place / LOCK_FILE
-  else:
-    mirror = Mirror(place)
-    folder = mirror.folder
-    file = folder.with_name(f"{folder.name}.lock")
-  if cluster.process_id() != 0:
-    yield folder, mirror
-    return
-  try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    locked = lock(file)
-  except OSError as error:
-    raise UserError(f"--workdir {text} cannot be used: {error}") from error
-  if locked is None:
-    raise UserError(
-      f"--workdir {text}: another run is going on there; wait for it, stop "
-      "it, or choose another folder"
-    )
-  with locked:
-    if mirror is not None:
-      mirror.fetch()
-    yield folder, mirror
-
-
-@contextmanager
-def _disk_errors(workdir: Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    if error.errno not in DISK_ERRORS:
-      raise
-    where = error.filename or f"--workdir {workdir}"
-    raise UserError(
-      f"{where}: {error.strerror}; make room or the folder writable, and give "
-      "the same command again: it goes on from the newest checkpoint"
-    ) from error
 
 
 def _pin(config: Any) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, first_line
 
 # Of a process whose others are gone: the same command may be given again.
 OTHERS_GONE = 75
@@ -139,13 +139,13 @@ def _describe(error: BaseException) -> tuple[int, str]:
     return 2, " ".join(str(error).split())
   if _is_of_others(error):
     return OTHERS_GONE, (
-      f"another process ended or cannot be reached ({_first_line(error)}); "
+      f"another process ended or cannot be reached ({first_line(error)}); "
       f"{RESTART}"
     )
   if isinstance(error, KeyboardInterrupt):
     return 130, "interrupted"
   traceback.print_exception(error)
-  return 1, f"{type(error).__name__}: {_first_line(error)}"
+  return 1, f"{type(error).__name__}: {first_line(error)}"
 
 
 def _is_of_others(error: BaseException | None) -> bool:
@@ -167,7 +167,3 @@ def _exit(status: int) -> NoReturn:
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
-
-
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -13,6 +13,7 @@ LAYERS = (
   {"rolling"},
   {"progressive"},
   {"balance", "data"},
+  {"workdir"},
   {"models"},
   {"evaluation", "pretrained"},
   {"training"},
@@ -33,6 +34,7 @@ ONLY = {
   "progressive": {"rolling", "rotation"},
   "balance": set(),
   "data": {"command", "errors", "jsonl", "unpickle"},
+  "workdir": {"cluster", "data", "errors", "files"},
   "report": {"command", "condition", "errors", "jsonl"},
 }
 FORBIDDEN = {"tensorflow", "torch"}

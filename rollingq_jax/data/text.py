@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, first_line
 
 PADDING = 0
 # Ids of the tokenizer by bytes: byte b is b + 1, and this ends a text.
@@ -94,7 +94,7 @@ def _load_file(file: Path) -> Tokenizer:
   # The library raises nothing more special.
   except Exception as error:
     raise UserError(
-      f"{file} is not a tokenizer.json of Hugging Face: {_first_line(error)}; "
+      f"{file} is not a tokenizer.json of Hugging Face: {first_line(error)}; "
       "save it with tokenizer.save_pretrained(FOLDER) or tokenizer.save(FILE)"
     ) from error
   return _wrap(loaded)
@@ -111,14 +111,10 @@ def _read(file: Path) -> str:
     ) from error
   except (ValueError, RecursionError) as error:
     raise UserError(
-      f"{file} is not JSON ({_first_line(error)}); expected a tokenizer.json "
+      f"{file} is not JSON ({first_line(error)}); expected a tokenizer.json "
       "of Hugging Face"
     ) from error
   return content
-
-
-def _first_line(error: Exception) -> str:
-  return str(error).split("\n")[0][:200]
 
 
 def _wrap(loaded: Any) -> Tokenizer:

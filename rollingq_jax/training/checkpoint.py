@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from rich.filesize import decimal
 
 from rollingq_jax.data.places import AnyPath, absolute
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, first_line
 from rollingq_jax.together import meet
 from rollingq_jax.training.state import TrainState
 
@@ -53,7 +53,7 @@ class Checkpoints:
     max_to_keep: newest checkpoints to keep.
     say: gets a line for each unreadable checkpoint.
     rank: of the metrics that are saved; the best has the largest.
-    before_save: called before each one is.
+    before_save: called before each one is, if given.
   """
 
   def __init__(
@@ -62,7 +62,7 @@ class Checkpoints:
     max_to_keep: int,
     say: Callable[[str], None],
     rank: Rank,
-    before_save: Callable[[], None] = lambda: None,
+    before_save: Callable[[], None] | None = None,
   ):
     self._directory = epath.Path(absolute(workdir)) / "checkpoints"
     self._unreadable = epath.Path(absolute(workdir)) / "checkpoints_unreadable"
@@ -115,7 +115,8 @@ class Checkpoints:
     items = ocp.args.Composite(
       state=ocp.args.StandardSave(state)  # pyright: ignore[reportCallIssue]
     )
-    self._before_save()
+    if self._before_save is not None:
+      self._before_save()
     about = {"processes": jax.process_count()}
     self._check_room(state)
     with self._clear_line():
@@ -220,7 +221,7 @@ class Checkpoints:
     if jax.process_count() > 1:
       raise UserError(
         f"checkpoint {step} in {self._directory} cannot be read "
-        f"({_first_line(error)}); move it away to go on from the one before"
+        f"({first_line(error)}); move it away to go on from the one before"
       ) from error
     self._set_aside(step, error)
     self._manager.reload()
@@ -262,7 +263,7 @@ class Checkpoints:
       target.rmtree()
     (self._directory / str(step)).rename(target)
     self._say(
-      f"checkpoint {step} cannot be read ({_first_line(error)}); it was moved "
+      f"checkpoint {step} cannot be read ({first_line(error)}); it was moved "
       f"to {target}, trying the one before"
     )
 
@@ -316,7 +317,3 @@ def _differences(
     if there[name] != here[name]
   ]
   return [*missing, *other, *more]
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -22,7 +22,6 @@ from rollingq_jax.training.lines import (
   window_lines,
 )
 from rollingq_jax.training.logs import RunLog
-from rollingq_jax.training.mirror import Mirror
 from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import (
   Run,
@@ -38,6 +37,7 @@ from rollingq_jax.training.windows import (
   reset_layers,
   roll_layers,
 )
+from rollingq_jax.workdir import Mirror
 
 # Name of the split in the lines written after each epoch. Those of the test
 # split proper are another thing: they are written once.
@@ -81,11 +81,10 @@ def train_and_evaluate(
   is_main = jax.process_index() == 0
   lines: list[str] = []
   keep = config.checkpoint.max_to_keep
-  root, before_save = workdir, _nothing
-  if mirror is not None:
-    root, before_save = mirror.bucket, mirror.push if is_main else _nothing
+  root = workdir if mirror is None else mirror.bucket
+  push = mirror.push if mirror is not None and is_main else None
   with Checkpoints(
-    root, keep, lines.append, run.task.rank, before_save
+    root, keep, lines.append, run.task.rank, push
   ) as checkpoints:
     restored = checkpoints.restore_latest(state)
     state = state if restored is None else restored
@@ -229,10 +228,6 @@ def test(
   epoch = run.config.total_epochs - 1
   for metrics, condition in results:
     outputs.log.metrics(run.total_steps, epoch, "test", metrics, condition)
-
-
-def _nothing() -> None:
-  """Of a run that is not mirrored."""
 
 
 def _any_rolled(infos: dict[str, RollingQInfo]) -> bool:

@@ -15,8 +15,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from rollingq_jax.files import lock
-from rollingq_jax.main import LOCK_FILE
 from rollingq_jax.together import OTHERS_GONE
+from rollingq_jax.workdir import LOCK_FILE
 
 
 def _files(workdir):

@@ -11,7 +11,7 @@ from rollingq_jax.errors import UserError
 from rollingq_jax.main import main
 from rollingq_jax.training import loop
 from rollingq_jax.training.checkpoint import Checkpoints
-from rollingq_jax.training.mirror import Mirror
+from rollingq_jax.workdir import Mirror
 
 
 def test_what_has_changed_is_pushed_and_what_the_bucket_has_is_fetched(bucket):
