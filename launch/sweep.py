@@ -24,6 +24,7 @@ from rollingq_jax.study.methods import (
   folder_name,
   parse_methods,
 )
+from rollingq_jax.study.options import add_options, check_count, read_seeds
 from rollingq_jax.study.runs import is_done, plan_run, with_variant
 from rollingq_jax.study.sweep import Setting, folder_of, read_sweep
 
@@ -66,18 +67,8 @@ def _parser() -> Parser:
   )
   parser.prog = "python launch/sweep.py"
   parser.add_config()
+  add_options(parser)
   add = parser.add_argument
-  add("--methods", required=True, metavar="A,B,...", help="as of the study")
-  add("--seeds", type=int, default=5, metavar="N", help="how many; 5")
-  add("--first_seed", type=int, default=0, metavar="N", help="0")
-  add("--sweep", type=Path, metavar="FILE", help="settings to try")
-  add(
-    "--sweep_seeds",
-    type=int,
-    default=1,
-    metavar="N",
-    help="first seeds that settings are tried on; 1",
-  )
   add(
     "--workdir",
     required=True,
@@ -95,14 +86,13 @@ def _parser() -> Parser:
 
 
 def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-  for name in ("seeds", "sweep_seeds", "at_once"):
-    if getattr(args, name) is not None and getattr(args, name) < 1:
-      raise UserError(f"--{name} is {getattr(args, name)}; expected at least 1")
+  seeds = read_seeds(args, overrides)
+  check_count(args, "at_once")
   runs = plan(
     args.config,
     overrides,
     parse_methods(args.methods),
-    range(args.first_seed, args.first_seed + args.seeds),
+    seeds,
     args.workdir,
     None if args.sweep is None else read_sweep(args.sweep),
     args.sweep_seeds,

@@ -17,6 +17,7 @@ from rollingq_jax.command import Parser, run_command
 from rollingq_jax.errors import UserError
 from rollingq_jax.study.conduct import Means, conduct
 from rollingq_jax.study.methods import METHODS, PATTERNS, parse_methods
+from rollingq_jax.study.options import add_options, check_count, read_seeds
 from rollingq_jax.study.results import STUDY_FILE, Question
 from rollingq_jax.study.screen import StudyScreen
 from rollingq_jax.study.stopping import Stop, stop_on_signals
@@ -66,30 +67,14 @@ def main(
 def _parser() -> Parser:
   parser = Parser("study", "Compares methods over seeds.", _EPILOG)
   parser.add_config()
+  add_options(parser)
   add = parser.add_argument
-  add("--methods", required=True, metavar="A,B,...", help="see below")
-  add("--seeds", type=int, default=5, metavar="N", help="how many")
-  add(
-    "--first_seed",
-    type=int,
-    default=0,
-    metavar="N",
-    help="and those that follow; 0 if it is not given",
-  )
   add(
     "--workdir",
     required=True,
     type=Path,
     metavar="DIR",
     help="folder of the study; runs are in DIR/METHOD/SEED",
-  )
-  add("--sweep", type=Path, metavar="FILE", help="settings to try; see below")
-  add(
-    "--sweep_seeds",
-    type=int,
-    default=1,
-    metavar="N",
-    help="first seeds that settings are tried on",
   )
   add(
     "--parallel",
@@ -152,11 +137,8 @@ def _conduct(
 def _question(
   args: argparse.Namespace, overrides: Sequence[str], command: str
 ) -> tuple[Question, list[Setting]]:
-  for name in ("seeds", "sweep_seeds", "parallel"):
-    if getattr(args, name) < 1:
-      raise UserError(f"--{name} is {getattr(args, name)}; expected at least 1")
-  if args.first_seed < 0:
-    raise UserError(f"--first_seed is {args.first_seed}; expected at least 0")
+  seeds = read_seeds(args, overrides)
+  check_count(args, "parallel")
   methods = parse_methods(args.methods)
   names = [method.name for method in methods]
   settings = [] if args.sweep is None else read_sweep(args.sweep)
@@ -173,23 +155,15 @@ def _question(
       )
   question = Question(
     config=args.config,
-    overrides=_joined(overrides),
+    overrides=tuple(overrides),
     methods=tuple(methods),
-    seeds=tuple(range(args.first_seed, args.first_seed + args.seeds)),
+    seeds=tuple(seeds),
     vanilla=vanilla,
     controls=tuple(name for name in controls if name != vanilla),
     num_settings=len(settings),
     command=command,
   )
   return question, settings
-
-
-def _joined(overrides: Sequence[str]) -> tuple[str, ...]:
-  """Overrides without the seed, which is that of the run."""
-  for word in overrides:
-    if word.partition("=")[0] == "--config.seed":
-      raise UserError(f"{word}: seeds of a study are those of --seeds")
-  return tuple(overrides)
 
 
 if __name__ == "__main__":

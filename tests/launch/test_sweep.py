@@ -143,7 +143,8 @@ def test_kubernetes_gets_a_jobset_for_each_run(
     (("--to", "kubernetes"), "IMAGE, HOSTS, RESOURCE, PER_HOST, NODES"),
     (("--seeds", "0"), "--seeds is 0"),
     (("--methods", "contact"), "did you mean concat?"),
-    (("--config.seed=1",), "--config.seed is given twice"),
+    (("--config.seed=1",), "seeds of a study are those of --seeds"),
+    (("--first_seed=-1",), "--first_seed is -1; expected at least 0"),
     (("--to", "slurm", "--workdir", "/proc/x"), "/proc/x cannot be used"),
   ],
 )
