@@ -70,6 +70,19 @@ def _free_port(first: int, last: int) -> int:
   raise AssertionError("no port is free")
 
 
+def _start(
+  command: list[str], root: Path, environment: Mapping[str, str]
+) -> subprocess.Popen:
+  return subprocess.Popen(
+    command,
+    cwd=root,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
 def _ended(process: subprocess.Popen) -> tuple[int, str]:
   out, _ = process.communicate(timeout=500)
   return process.returncode, out
@@ -87,17 +100,14 @@ def test_local_multiprocess(
   environment: dict[str, str], repo_root: Path, tmp_path: Path
 ) -> None:
   workdir = tmp_path / "run"
-  process = subprocess.Popen(
+  process = _start(
     [
       *(sys.executable, "launch/local_multiprocess.py"),
       *("--processes", "2", "--devices_per_process", "1"),
       *("--config", VARIANT, "--workdir", str(workdir), *SMALL),
     ],
-    cwd=repo_root,
-    env={**os.environ, **environment},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
+    repo_root,
+    {**os.environ, **environment},
   )
   status, out = _ended(process)
   assert status == 0, out
@@ -124,16 +134,13 @@ def test_slurm(
     "SLURM_GPUS_ON_NODE": "2",
     "SLURM_JOB_END_TIME": str(int(time.time()) + 100_000),
   }
-  process = subprocess.Popen(
+  process = _start(
     [
       *("bash", "launch/slurm.sbatch"),
       *("--config", VARIANT, "--workdir", str(workdir), *SMALL),
     ],
-    cwd=repo_root,
-    env=_with_path(environment, python, **job),
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
+    repo_root,
+    _with_path(environment, python, **job),
   )
   status, out = _ended(process)
   assert status == 0, out
@@ -167,15 +174,12 @@ def test_kubernetes(
   }
   assert job["completionMode"] == "Indexed"
   pods = [
-    subprocess.Popen(
+    _start(
       [*container["command"], *container["args"]],
-      cwd=repo_root,
-      env=_with_path(
+      repo_root,
+      _with_path(
         environment, python, **cluster, JOB_COMPLETION_INDEX=str(index)
       ),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
     )
     for index in range(job["completions"])
   ]
