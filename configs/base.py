@@ -27,7 +27,8 @@ def get_config(arg: str = "") -> ConfigDict:
   # Over all devices and processes.
   config.batch_size = 64
   # Parts that a batch is cut into, whose gradients are added up: less memory,
-  # same result. Only batch norm, of resnet18, sees a part at a time.
+  # same result, but that dropout draws other numbers, and that batch norm, of
+  # resnet18, sees a part at a time.
   config.accumulate_steps = 1
   config.total_epochs = 30
   # Steps between two checks that the loss is finite; each waits for the device.

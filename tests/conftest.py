@@ -1,7 +1,7 @@
 """Session settings, and the fixtures that several test files share.
 
-JAX runs on four virtual CPU devices with strict promotion, and every annotation
-of the package is checked at run time.
+JAX runs on four virtual CPU devices, or JAX_NUM_CPU_DEVICES, with strict
+promotion, and every annotation of the package is checked at run time.
 """
 
 import functools
@@ -28,7 +28,9 @@ from etils.epath import backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-jax.config.update("jax_num_cpu_devices", 4)
+# Not by the environment, which processes that tests start would have too.
+num_devices = int(os.environ.get("JAX_NUM_CPU_DEVICES", "4"))
+jax.config.update("jax_num_cpu_devices", num_devices)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jaxtyping.install_import_hook("rollingq_jax", "beartype.beartype")
@@ -339,6 +341,12 @@ def bucket(monkeypatch, tmp_path):
 def cpu_devices() -> list[jax.Device]:
   """Four virtual devices, whatever accelerator is there."""
   return jax.devices("cpu")[:4]
+
+
+@pytest.fixture
+def all_devices() -> list[jax.Device]:
+  """As many virtual devices as there are, an even number."""
+  return jax.devices("cpu")
 
 
 @pytest.fixture
