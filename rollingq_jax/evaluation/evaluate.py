@@ -27,9 +27,8 @@ def make_eval_step(
     task: whose metrics they are.
     sharding: of the sums; None: left to the compiler.
   """
-  options = {} if sharding is None else {"out_shardings": sharding}
 
-  @partial(jax.jit, **options)
+  @partial(jax.jit, out_shardings=sharding)
   def eval_step(variables: Any, batch: Batch) -> Sums:
     output: Any = apply_fn(variables, batch, train=False)
     return batch_sums(output, batch, task)
