@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rollingq_jax.errors import UserError, first_line
+from rollingq_jax.presence import Presence
 
 # Of a process whose others are gone: the same command may be given again.
 OTHERS_GONE = 75
@@ -53,16 +54,96 @@ def together() -> Iterator[None]:
   if state is None:
     yield
     return
-  calm = threading.Event()
-  watch = threading.Thread(target=_watch, args=(state, calm), daemon=True)
+  watch = _Watch(state)
   watch.start()
   try:
     yield
   except BaseException as error:
-    _leave(state, calm, error)
+    watch.leave(error)
   finally:
-    calm.set()
-    watch.join()
+    watch.stop()
+
+
+class _Watch:
+  """Looks after the others, and ends this process with them.
+
+  Args:
+    state: JAX's, of several processes.
+  """
+
+  def __init__(self, state: Any):
+    self._state = state
+    self._presence = Presence(state)
+    # Set once it no longer matters what becomes of the others.
+    self._calm = threading.Event()
+    # Taken by the thread that ends the process, and never given back.
+    self._last_word = threading.Lock()
+    self._threads = (
+      threading.Thread(target=self._listen, daemon=True),
+      threading.Thread(target=self._look, daemon=True),
+    )
+
+  def start(self) -> None:
+    for thread in self._threads:
+      thread.start()
+
+  def stop(self) -> None:
+    self._calm.set()
+    self._presence.say_farewell()
+
+  def leave(self, error: BaseException) -> NoReturn:
+    """Says what happened, tells the others and ends the process."""
+    if _is_of_others(error):
+      # One that ended by itself has said why before; else it is known soon
+      # which one is gone.
+      self._follow()
+      time.sleep(POLL_SECONDS)
+    self._calm.set()
+    status, line = _describe(error)
+    self._end(status, line, tells=True)
+
+  def _listen(self) -> None:
+    """Ends this process once another one says that it failed."""
+    while not self._calm.wait(POLL_SECONDS):
+      self._follow()
+
+  def _look(self) -> None:
+    """Ends this process once another one is gone."""
+    gone = self._presence.next_gone()
+    if self._calm.is_set():
+      return
+    if gone != 0:
+      self._follow()
+    line = f"process {gone} is gone; {RESTART}"
+    self._end(OTHERS_GONE, line, tells=gone != 0)
+
+  def _follow(self) -> None:
+    """Ends this process if another one has said that it failed."""
+    try:
+      news = self._state.client.key_value_try_get(KEY)
+    except Exception as error:
+      if "NOT_FOUND" in str(error) or self._calm.is_set():
+        return
+      news = f"{OTHERS_GONE} process 0 is gone; {RESTART}"
+    status, _, line = news.partition(" ")
+    self._end(int(status), line)
+
+  def _end(self, status: int, line: str, *, tells: bool = False) -> NoReturn:
+    """Ends the process without waiting for the others, as JAX would."""
+    self._last_word.acquire()
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if tells:
+      self._tell(status, line)
+    sys.stdout.flush()
+    os._exit(status)
+
+  def _tell(self, status: int, line: str) -> None:
+    me = self._state.process_id
+    with contextlib.suppress(Exception):
+      self._state.client.key_value_set(KEY, f"{status} process {me}: {line}")
+    if me == 0:
+      # It keeps the word that the others look for.
+      time.sleep(NEWS_SECONDS)
 
 
 def meet(name: str) -> None:
@@ -98,41 +179,6 @@ def _distributed() -> Any:
   return state if state.client is not None and state.num_processes > 1 else None
 
 
-def _watch(state: Any, calm: threading.Event) -> None:
-  """Ends this process once another one says that it failed."""
-  while not calm.wait(POLL_SECONDS):
-    _follow(state, calm)
-
-
-def _follow(state: Any, calm: threading.Event) -> None:
-  """Ends this process if another one has said that it failed."""
-  try:
-    status, _, line = state.client.key_value_try_get(KEY).partition(" ")
-  except Exception as error:
-    if "NOT_FOUND" in str(error) or calm.is_set():
-      return
-    status, line = OTHERS_GONE, f"process 0 is gone; {RESTART}"
-  _say(line)
-  _exit(int(status))
-
-
-def _leave(state: Any, calm: threading.Event, error: BaseException) -> NoReturn:
-  """Says what happened, tells the others and ends the process."""
-  if _is_of_others(error):
-    # One that ended by itself has said why before.
-    _follow(state, calm)
-  calm.set()
-  status, line = _describe(error)
-  _say(line)
-  with contextlib.suppress(Exception):
-    news = f"{status} process {state.process_id}: {line}"
-    state.client.key_value_set(KEY, news)
-  if state.process_id == 0:
-    # It keeps the word that the others look for.
-    time.sleep(NEWS_SECONDS)
-  _exit(status)
-
-
 def _describe(error: BaseException) -> tuple[int, str]:
   """Exit status, and what happened in a line."""
   if isinstance(error, UserError):
@@ -156,14 +202,3 @@ def _is_of_others(error: BaseException | None) -> bool:
     sign in str(error) for sign in SIGNS
   )
   return about or _is_of_others(error.__cause__ or error.__context__)
-
-
-def _say(line: str) -> None:
-  print(f"error: {line}", file=sys.stderr)
-
-
-def _exit(status: int) -> NoReturn:
-  """Ends the process without waiting for the others, as JAX would."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)

@@ -7,7 +7,7 @@ import pytest
 
 # Lower lines may import from upper ones, never the other way round.
 LAYERS = (
-  {"condition", "errors", "files", "jsonl"},
+  {"condition", "errors", "files", "jsonl", "presence"},
   {"cluster", "command", "together", "unpickle"},
   {"means", "rotation"},
   {"rolling"},
@@ -26,7 +26,7 @@ LAYERS = (
 ONLY = {
   "cluster": {"errors"},
   "command": {"errors"},
-  "together": {"errors"},
+  "together": {"errors", "presence"},
   "unpickle": {"errors"},
   "rotation": set(),
   "means": set(),
