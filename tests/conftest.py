@@ -337,6 +337,22 @@ def bucket(monkeypatch, tmp_path):
   fsspec.register_implementation("gcs", "gcsfs.GCSFileSystem", clobber=True)
 
 
+@pytest.fixture(scope="session")
+def every_token() -> Callable[[Any], Any]:
+  """(model) -> the same, computing also tokens that its fusion never reads."""
+
+  def whole(model: Any) -> Any:
+    encoders = {
+      name: encoder.clone(
+        transformer=encoder.transformer.clone(class_token_only=False)
+      )
+      for name, encoder in model.encoders.items()
+    }
+    return model.clone(encoders=encoders)
+
+  return whole
+
+
 @pytest.fixture
 def cpu_devices() -> list[jax.Device]:
   """Four virtual devices, whatever accelerator is there."""

@@ -38,24 +38,14 @@ from rollingq_jax.models.mult import MulTFusion
 from rollingq_jax.models.resnet import ResNetEncoder
 
 ENCODERS = ("sequence", "text", "patches", "spectrogram", "resnet18")
-FUSIONS = (
-  "unimodal",
-  "sum",
-  "concat",
-  "late",
-  "film",
-  "gated",
-  "uniform",
-  "attention",
-  "mult",
-  "jmt",
-  "mmml",
-)
+# Fusions that read class tokens alone.
+STATIC = ("unimodal", "sum", "concat", "late", "film", "gated")
 # Fusions that end in streams, which they pool as their papers do, or by a class
 # token's attention.
 POOLING = ("mult", "jmt", "mmml")
 # Fusions that are an attention, of one layer or several.
 ATTENDING = ("attention", "uniform")
+FUSIONS = (*STATIC, *ATTENDING, *POOLING)
 POOLS = ("paper", "attention")
 
 
@@ -148,6 +138,7 @@ def _build_encoder(model: Any, name: str, sharding: Any) -> nn.Module:
     final_norm=not model.bottleneck.depth,
     any_length=encoder.kind == "sequence",
     scan=model.scan_layers,
+    class_token_only=model.fusion in STATIC and not model.bottleneck.depth,
   )
   if encoder.kind == "sequence":
     return SequenceEncoder(

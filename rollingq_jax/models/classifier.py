@@ -30,6 +30,7 @@ class ClassifierOutput(NamedTuple):
   # encoder through them. Empty with one modality, whose head is the fusion's,
   # and where own logits take their place.
   probe_logits: dict[str, Float[Array, "b c"]]
+  # All that the encoders make for the fusion: often the class token alone.
   tokens: dict[str, Tokens]
   aux: FusionAux | None
   # Of the fusion's layers before its last one.

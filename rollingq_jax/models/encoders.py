@@ -43,6 +43,8 @@ class TokenTransformer(nn.Module):
       the first positions of the table.
     scan: whether the blocks are compiled once for all, as a loop over their
       parameters; these are the same, named as without.
+    class_token_only: whether only the class token leaves, so that the last
+      block computes no other.
   """
 
   depth: int
@@ -50,6 +52,7 @@ class TokenTransformer(nn.Module):
   final_norm: bool = True
   any_length: bool = False
   scan: bool = False
+  class_token_only: bool = False
 
   @nn.compact
   def __call__(
@@ -57,7 +60,7 @@ class TokenTransformer(nn.Module):
     embedded: Float[Array, "b n d"],
     mask: Bool[Array, "b n"] | None = None,
   ) -> Tokens:
-    """The tokens after the blocks, class token first."""
+    """The tokens after the blocks, class token first or alone."""
     batch, length, width = embedded.shape
     dtype = self.block.dtype
     init = nn.initializers.normal(0.02)
@@ -71,21 +74,26 @@ class TokenTransformer(nn.Module):
     if self.final_norm:
       x = layer_norm(self.block.norm_eps, dtype, "norm")(x)
     if mask is None:
-      return Tokens(x, jnp.ones((batch, length + 1), bool))
+      return Tokens(x, jnp.ones(x.shape[:2], bool))
     present = jnp.any(mask, axis=1, keepdims=True)
-    return Tokens(x, jnp.concatenate([present, mask], axis=1))
+    masks = jnp.concatenate([present, mask], axis=1)
+    return Tokens(x, masks[:, : x.shape[1]])
 
   def _through_blocks(
     self, x: Float[Array, "b n d"], seen: Bool[Array, "b n"] | None
-  ) -> Float[Array, "b n d"]:
+  ) -> Float[Array, "b _ d"]:
+    num_outputs = 1 if self.class_token_only else None
     names = [f"block{index}" for index in range(self.depth)]
     if self.scan and not self.is_initializing():
-      params = [self.variables["params"][name] for name in names]
-      return _scan_blocks(self.block, params, x, seen)
+      looped = names[:-1] if self.class_token_only else names
+      params = [self.variables["params"][name] for name in looped]
+      x = _scan_blocks(self.block, params, x, seen) if looped else x
+      names = names[len(looped) :]
     make: Any = rematerialised(TransformerBlock, self.block.remat)
     for name in names:
-      x = make(self.block, name=name)(x, seen)
-    return x
+      count = num_outputs if name == f"block{self.depth - 1}" else None
+      x = make(self.block, count, name=name)(x, seen)
+    return x[:, :num_outputs]
 
   def _positions(self, count: int, width: int) -> Float[Array, "1 {count} d"]:
     """The first rows of the table."""

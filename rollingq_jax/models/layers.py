@@ -65,23 +65,30 @@ class TransformerBlock(nn.Module):
 
   Attributes:
     config: heads, widths, norms and kernels.
+    num_outputs: how many of the tokens leave, from the first on; None: all.
+      Their values are the same: the others are attended to, no more.
   """
 
   config: BlockConfig
+  num_outputs: int | None = None
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None = None
-  ) -> Float[Array, "b n d"]:
+  ) -> Float[Array, "b _ d"]:
     """The block applied; masked tokens are not attended to."""
-    config = self.config
+    config, leaving = self.config, slice(self.num_outputs)
     y = layer_norm(config.norm_eps, config.dtype)(x)
-    x = x + nn.MultiHeadDotProductAttention(
+    x = x[:, leaving] + nn.MultiHeadDotProductAttention(
       num_heads=config.num_heads,
       kernel_init=XAVIER,
       dtype=config.dtype,
       attention_fn=self._attention,
-    )(y, mask=None if mask is None else mask[:, None, None, :])
+    )(
+      y[:, leaving],
+      inputs_k=y,
+      mask=None if mask is None else mask[:, None, None, :],
+    )
     y = layer_norm(config.norm_eps, config.dtype)(x)
     x = x + MLP(config.mlp_ratio, config.gelu, config.dtype)(y)
     return constrained(x, config.sharding)
@@ -99,12 +106,14 @@ class TransformerBlock(nn.Module):
     Dropout of attention weights inside encoder blocks is not supported.
     """
     del unused
+    # Fused kernels are for many queries.
+    kernel = None if self.num_outputs else self.config.attention_kernel
     return jax.nn.dot_product_attention(
       query,
       key,
       value,
       mask=mask,
-      implementation=self.config.attention_kernel,
+      implementation=kernel,
     )
 
 

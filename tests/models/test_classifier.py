@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.models import build_model
+from rollingq_jax.models.build import STATIC
 from rollingq_jax.rolling import RollingQState, init_state
 
 CLASSES, BATCH, WIDTH = 5, 4, 8
@@ -165,7 +166,8 @@ def test_shapes_and_where_the_rolling_state_is(fusion, modalities):
   for logits in output.unimodal_logits.values():
     assert logits.shape == (BATCH, CLASSES)
   for name in modalities:
-    assert output.tokens[name].values.shape == (BATCH, lengths[name], WIDTH)
+    length = 1 if fusion in STATIC else lengths[name]
+    assert output.tokens[name].values.shape == (BATCH, length, WIDTH)
   assert (output.aux is None) == (fusion not in ATTENDING)
   states = jax.tree.leaves(
     variables.get("rollingq", {}),

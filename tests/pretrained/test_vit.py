@@ -25,15 +25,22 @@ def expected_of(fixtures, name):
     return dict(file)
 
 
-def tokens_of(config, variables, image):
-  batch = {"visual": jnp.asarray(image)[:, None]}
-  output = jax.jit(build_model(config).apply)(variables, batch)
-  return output.tokens["visual"].values
+@pytest.fixture
+def tokens_of(every_token):
+  """(config, variables, image) -> all tokens of the encoder."""
+
+  def tokens(config, variables, image):
+    batch = {"visual": jnp.asarray(image)[:, None]}
+    model = every_token(build_model(config))
+    output = jax.jit(model.apply)(variables, batch)
+    return output.tokens["visual"].values
+
+  return tokens
 
 
 @each_file
 def test_activations_are_the_library_s(
-  fixtures, tiny_config, load, name, fields
+  fixtures, tiny_config, load, name, fields, tokens_of
 ):
   config = tiny_config(**fields)
   variables, made = load(fixtures / name, config)
@@ -53,7 +60,7 @@ def test_a_wrong_norm_or_gelu_is_noted(
     assert field.replace("__", ".") in made.format.notes[0]
 
 
-def test_the_first_blocks_are_taken(fixtures, tiny_config, load):
+def test_the_first_blocks_are_taken(fixtures, tiny_config, load, tokens_of):
   config = tiny_config(model__depth=2)
   variables, made = load(fixtures / "timm_vit.safetensors", config)
   expected = expected_of(fixtures, "timm_vit.safetensors")
@@ -156,7 +163,7 @@ def test_a_table_is_repeated_for_every_frame(fixtures, tiny_config, load):
 
 
 def test_a_table_without_an_entry_for_the_class_token(
-  fixtures, tiny_config, load
+  fixtures, tiny_config, load, tokens_of
 ):
   config = tiny_config()
   weights = read_weights(fixtures / "timm_vit.safetensors")
@@ -186,7 +193,7 @@ def big_vision(weights):
   return renamed
 
 
-def test_big_vision_s_names_are_known(fixtures, tiny_config, load):
+def test_big_vision_s_names_are_known(fixtures, tiny_config, load, tokens_of):
   config = tiny_config(model__gelu="tanh")
   weights = big_vision(read_weights(fixtures / "augreg_vit.npz"))
   variables, made = load(weights, config)
