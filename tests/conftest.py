@@ -342,13 +342,14 @@ def every_token() -> Callable[[Any], Any]:
   """(model) -> the same, computing also tokens that its fusion never reads."""
 
   def whole(model: Any) -> Any:
-    encoders = {
-      name: encoder.clone(
-        transformer=encoder.transformer.clone(class_token_only=False)
-      )
-      for name, encoder in model.encoders.items()
-    }
+    encoders = {name: every(x) for name, x in model.encoders.items()}
     return model.clone(encoders=encoders)
+
+  def every(encoder: Any) -> Any:
+    if not hasattr(encoder, "transformer"):
+      return encoder
+    transformer = encoder.transformer.clone(class_token_only=False)
+    return encoder.clone(transformer=transformer)
 
   return whole
 

@@ -139,7 +139,7 @@ def test_cells_of_a_residual_network():
   ],
 )
 def test_there_are_as_many_as_the_encoder_has_tokens(
-  repo_root, config, name, shape, fields
+  repo_root, every_token, config, name, shape, fields
 ):
   made = load_config(
     f"{repo_root}/configs/{config}.py:fusion=unimodal,modalities={name}",
@@ -148,7 +148,7 @@ def test_there_are_as_many_as_the_encoder_has_tokens(
   with made.unlocked():
     made.model.encoders[name].update({"patch_size": (7, 7)} | fields)
   batch = {name: jnp.zeros((2, *shape))}
-  model = build_model(made)
+  model = every_token(build_model(made))
   output, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), batch)
   count = output.tokens[name].mask.shape[1] - 1
   places = shape[:1] if len(shape) == 2 else shape[:3]
