@@ -78,18 +78,17 @@ class _Watch:
     self._calm = threading.Event()
     # Taken by the thread that ends the process, and never given back.
     self._last_word = threading.Lock()
-    self._threads = (
-      threading.Thread(target=self._listen, daemon=True),
-      threading.Thread(target=self._look, daemon=True),
-    )
+    self._listener = threading.Thread(target=self._listen, daemon=True)
 
   def start(self) -> None:
-    for thread in self._threads:
-      thread.start()
+    self._listener.start()
+    threading.Thread(target=self._look, daemon=True).start()
 
   def stop(self) -> None:
     self._calm.set()
     self._presence.say_farewell()
+    # JAX's store must not be asked while JAX shuts down.
+    self._listener.join()
 
   def leave(self, error: BaseException) -> NoReturn:
     """Says what happened, tells the others and ends the process."""
