@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.studies import FACTORIAL, FUSIONS, STUDIES
+from benchmarks.studies import EXTRAS, FACTORIAL, FUSIONS, PARTS, STUDIES
 from rollingq_jax.analysis.paired import mean_of, paired_difference
 from rollingq_jax.errors import UserError
 from rollingq_jax.report import charts
@@ -130,8 +130,13 @@ def read_values(folder: Path, study: str) -> Values:
   return values
 
 
-def fill(text: str, made: dict[str, str]) -> str:
+def fill(text: str, made: dict[str, str], *, partial: bool = False) -> str:
   """The page with the tables that it has marks for.
+
+  Args:
+    text: of the page.
+    made: tables by their names.
+    partial: whether a table that is not among these stays as it is.
 
   Raises:
     UserError: marks of a table that there is not.
@@ -139,6 +144,8 @@ def fill(text: str, made: dict[str, str]) -> str:
 
   def table(match: re.Match[str]) -> str:
     begin, name, end = match.groups()
+    if name not in made and partial:
+      return match.group()
     if name not in made:
       raise UserError(
         f"there is no table {name!r}; the page may have {', '.join(made)}"
@@ -195,10 +202,19 @@ def tables(values: dict[str, Values]) -> dict[str, str]:
       ],
       _with_noise(values, {"digits_burst": PARTIAL["digits_burst"]}),
     ),
+    "each_extra": each_extra(values),
     "missing": missing(values, SHORT, SETS),
     "dropped": differences(values, DROPPED, _with_noise(values, DROPS)),
     "missing_dropped": missing(values, [new for _, new in DROPPED], DROPS),
   }
+
+
+def each_extra(values: dict[str, Values]) -> str:
+  """What each extra brings alone, and what all bring without one."""
+  names = [x.partition("=")[0] for x in (*PARTS, *EXTRAS)]
+  pairs = [(re.split("[:+]", name)[0], name) for name in names]
+  labels = {"digits_clean_train": SETS["digits_clean_train"]}
+  return differences(values, pairs, _with_noise(values, labels))
 
 
 def means(

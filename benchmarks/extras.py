@@ -1,18 +1,18 @@
 """What heads that train, decide and gate add to a train step at full size.
 
-    python -m benchmarks.extras [--quick] [--json FILE]
+    python -m benchmarks.run --suite extras
 
 Attention fusion with all extras against the same without. Random data. The
 FLOPs are those of loss and gradients, counted by XLA before it optimises.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.timing import Row, compare, parse_arguments, report
+from benchmarks.timing import Row, Table, compare, ratio_columns
 from rollingq_jax.config import load_config
 from rollingq_jax.models import build_model
 from rollingq_jax.training.loss import total_loss
@@ -24,11 +24,9 @@ EXTRAS = "extras=loss+gated,gate=on"
 BATCH = 2
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """Counts and measures, prints and, where asked to, writes."""
-  arguments = parse_arguments(argv, __doc__)
-  row = measure(quick=arguments.quick)
-  report("extras", [row], arguments.json, batch=BATCH)
+def tables(*, quick: bool = False) -> list[Table]:
+  """The step with extras against that without."""
+  return [Table("extras", [measure(quick=quick)], {"batch": BATCH})]
 
 
 def measure(*, quick: bool = False, pairs: int = 5) -> Row:
@@ -41,9 +39,7 @@ def measure(*, quick: bool = False, pairs: int = 5) -> Row:
     "flops_ratio": flops[0] / flops[1],
     "extras_s_a_sample": times.slow / BATCH,
     "plain_s_a_sample": times.fast / BATCH,
-    "ratio": times.ratio,
-    "ratio_low": times.ratio_low,
-    "ratio_high": times.ratio_high,
+    **ratio_columns(times),
   }
 
 
@@ -96,7 +92,3 @@ def _runner(config: Any) -> Callable[[], Any]:
     return states[0]
 
   return step
-
-
-if __name__ == "__main__":
-  main()

@@ -1,12 +1,12 @@
 """How much faster and smaller the class token's attention is than the plain.
 
-    python -m benchmarks.fusion [--quick] [--json FILE]
+    python -m benchmarks.run --suite fusion
 
-Targets, at the sizes of Kinetics-Sounds and on a CPU: at least 20 times as
+Targets, at the sizes of Kinetics-Sound and on a CPU: at least 20 times as
 fast, with at least 10 times less temporary memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +15,12 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from benchmarks.plain_fusion import PlainAttention
+from benchmarks.plain_flax import PlainAttention
 from benchmarks.timing import (
   Row,
+  Table,
   compare,
-  parse_arguments,
-  report,
+  ratio_columns,
   temporary_bytes,
 )
 from rollingq_jax.models.attention import ClassTokenAttention
@@ -36,11 +36,20 @@ class Sizes(NamedTuple):
   width: int = 768
   heads: int = 1
   # Tokens of each modality, its class token included.
-  audio: int = 513
-  visual: int = 588
+  lengths: tuple[int, ...] = (513, 589)
 
 
-QUICK = Sizes(batch=2, width=32, heads=2, audio=9, visual=14)
+SIZES = {
+  "av_digits": Sizes(64, 64, 1, (15, 50)),
+  "CREMA-D": Sizes(8, 768, 1, (257, 589)),
+  "Kinetics-Sound": Sizes(),
+  "its 4 heads": Sizes(4, 768, 4),
+  "its 16 heads": Sizes(1, 768, 16),
+  "long audio": Sizes(2, 768, 1, (4097, 589)),
+  "4 modalities": Sizes(4, 768, 1, (257,) * 4),
+  "8 modalities": Sizes(4, 768, 1, (129,) * 8),
+}
+QUICK = {"small": Sizes(2, 32, 2, (9, 14)), "three": Sizes(2, 32, 1, (5, 9, 3))}
 
 
 class Inputs(NamedTuple):
@@ -110,45 +119,37 @@ def disagreement(problem: Problem) -> float:
   return float(np.max(jax.tree.leaves(differences)))
 
 
-def measure(problem: Problem, pairs: int = 5) -> list[Row]:
+def measure(name: str, sizes: Sizes, pairs: int = 5) -> list[Row]:
   """Time and temporary memory, forward and with the backward pass."""
-  args = problem.inputs, problem.masks
+  problem = make_problem(sizes)
   passes = {"forward": lambda f: f, "forward + backward": with_gradient}
+  agree = disagreement(problem) <= TOLERANCE
   return [
-    _row(name, wrap(problem.plain), wrap(problem.ours), args, pairs)
-    for name, wrap in passes.items()
+    {"shape": f"{name}: {', '.join(map(str, sizes))}", "pass": label}
+    | _row(wrap(problem.plain), wrap(problem.ours), problem, pairs)
+    | {"agree": agree}
+    for label, wrap in passes.items()
   ]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """Compares results, measures, prints and, where asked to, writes."""
-  arguments = parse_arguments(argv, __doc__)
-  sizes = QUICK if arguments.quick else Sizes()
-  problem = make_problem(sizes)
-  difference = disagreement(problem)
-  agree = difference <= TOLERANCE
-  if not agree:
-    print("warning: the two fusions differ, so their times say little")
-  rows = measure(problem, pairs=3 if arguments.quick else 7)
-  facts = {**sizes._asdict(), "difference": difference, "agree": agree}
-  report("fusion", rows, arguments.json, **facts)
+def tables(*, quick: bool = False) -> list[Table]:
+  """Every shape: batch, width, heads, tokens of each modality."""
+  shapes, pairs = (QUICK, 3) if quick else (SIZES, 7)
+  rows = [
+    row for name, sizes in shapes.items() for row in measure(name, sizes, pairs)
+  ]
+  return [Table("fusion", rows, {})]
 
 
-def _row(
-  name: str, plain: Callable, ours: Callable, args: tuple, pairs: int
-) -> Row:
+def _row(plain: Callable, ours: Callable, problem: Problem, pairs: int) -> Row:
+  args = problem.inputs, problem.masks
   plain, ours = (jax.jit(f).lower(*args).compile() for f in (plain, ours))
   times = compare(lambda: plain(*args), lambda: ours(*args), pairs)
   plain_bytes, ours_bytes = temporary_bytes(plain), temporary_bytes(ours)
   return {
-    "pass": name,
     "plain_ms": times.slow * 1e3,
     "ours_ms": times.fast * 1e3,
-    "plain_spread": times.slow_spread,
-    "ours_spread": times.fast_spread,
-    "ratio": times.ratio,
-    "ratio_low": times.ratio_low,
-    "ratio_high": times.ratio_high,
+    **ratio_columns(times),
     "plain_mib": plain_bytes / 2**20,
     "ours_mib": ours_bytes / 2**20,
     "memory_ratio": plain_bytes / max(ours_bytes, 1),
@@ -168,13 +169,12 @@ def _as_function(module: nn.Module) -> Callable[..., Float[Array, "b d"]]:
 def _draw_tokens(
   rng: np.random.Generator, sizes: Sizes, masked: float
 ) -> dict[str, Tokens]:
-  lengths = {"audio": sizes.audio, "visual": sizes.visual}
   return {
-    name: Tokens(
+    f"modality{index}": Tokens(
       _normal(rng, (sizes.batch, length, sizes.width)),
       jnp.asarray(rng.uniform(size=(sizes.batch, length)) >= masked),
     )
-    for name, length in lengths.items()
+    for index, length in enumerate(sizes.lengths)
   }
 
 
@@ -184,7 +184,3 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def _largest(x: Array) -> float:
   return float(jnp.max(jnp.abs(x)))
-
-
-if __name__ == "__main__":
-  main()

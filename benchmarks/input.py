@@ -1,6 +1,6 @@
 """Input of Kinetics-Sound's shape: our pipeline against Pillow and NumPy.
 
-    python -m benchmarks.input [--quick] [--json FILE]
+    python -m benchmarks.run --suite input
 
 A sample is three JPEG frames, 256 pixels on the shorter side, and a filter bank
 of 1024 x 128. The plain loader reads files and does what the authors' does:
@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks.timing import Row, compare, parse_arguments, report
+from benchmarks.timing import Row, Table, compare, ratio_columns
 from rollingq_jax.config import load_config
 from rollingq_jax.data.clips import random_box
 from rollingq_jax.data.datasets import load_dataset
@@ -40,18 +40,16 @@ THREADS = 2
 MEAN, DEVIATION = np.float32(0.45), np.float32(0.225)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """Measures, prints and, where asked to, writes."""
-  arguments = parse_arguments(argv, __doc__)
-  count, batch = (32, 8) if arguments.quick else (256, 16)
+def tables(*, quick: bool = False) -> list[Table]:
+  """Loaders against each other, and how long a train step waits for ours."""
+  count, batch = (32, 8) if quick else (256, 16)
   with tempfile.TemporaryDirectory() as folder:
     clips = make_files(Path(folder) / "files", count)
     prepared = prepare_files(clips, Path(folder) / "prepared")
-    rows = measure(clips, prepared, batch, pairs=3 if arguments.quick else 7)
-    waiting = wait_share(prepared, 2, quick=arguments.quick)
-  report(
-    "input", rows, arguments.json, samples=count, batch=batch, waiting=waiting
-  )
+    rows = measure(clips, prepared, batch, pairs=3 if quick else 7)
+    waiting = wait_share(prepared, 2, quick=quick)
+  facts = {"samples": count, "batch": batch, "waiting": waiting}
+  return [Table("input", rows, facts)]
 
 
 def make_files(folder: Path, count: int) -> Path:
@@ -106,9 +104,7 @@ def measure(clips: Path, prepared: Path, batch: int, pairs: int) -> list[Row]:
           "ours": name,
           "our_threads": THREADS,
           "ours_a_second": count / times.fast,
-          "ratio": times.ratio,
-          "ratio_low": times.ratio_low,
-          "ratio_high": times.ratio_high,
+          **ratio_columns(times),
         }
       )
   return rows
@@ -204,7 +200,3 @@ def _picture(rng: np.random.Generator) -> Image.Image:
   noise = rng.normal(0, 6, (height, width, 1))
   pixels = np.clip(np.asarray(smooth) + noise, 0, 255)
   return Image.fromarray(pixels.astype(np.uint8))
-
-
-if __name__ == "__main__":
-  main()

@@ -1,16 +1,14 @@
 """How much faster `rotation_between` is in a plane than by Procrustes.
 
-    python -m benchmarks.rotation [--quick] [--json FILE]
+    python -m benchmarks.run --suite rotation
 
 Target: at least 300 times at d = 768, on a CPU.
 """
 
-from collections.abc import Sequence
-
 import jax
 from jaxtyping import Array, Float
 
-from benchmarks.timing import Row, compare, parse_arguments, report
+from benchmarks.timing import Row, Table, compare, ratio_columns
 from rollingq_jax import rotation_between
 
 WIDTHS = (64, 128, 256, 512, 768)
@@ -38,20 +36,12 @@ def measure(width: int, pairs: int = 9) -> Row:
     "plane_ms": times.fast * 1e3,
     "procrustes_spread": times.slow_spread,
     "plane_spread": times.fast_spread,
-    "ratio": times.ratio,
-    "ratio_low": times.ratio_low,
-    "ratio_high": times.ratio_high,
+    **ratio_columns(times),
   }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-  """Measures, prints and, where asked to, writes."""
-  arguments = parse_arguments(argv, __doc__)
-  widths = QUICK_WIDTHS if arguments.quick else WIDTHS
-  pairs = 3 if arguments.quick else 9
+def tables(*, quick: bool = False) -> list[Table]:
+  """Both methods at several widths."""
+  widths, pairs = (QUICK_WIDTHS, 3) if quick else (WIDTHS, 9)
   rows = [measure(width, pairs) for width in widths]
-  report("rotation", rows, arguments.json)
-
-
-if __name__ == "__main__":
-  main()
+  return [Table("rotation", rows, {})]

@@ -1,12 +1,8 @@
-"""Two functions timed against each other, and how a benchmark reports."""
+"""Two functions timed against each other, and tables of what was measured."""
 
-import argparse
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +59,14 @@ def compare(
   )
 
 
+class Table(NamedTuple):
+  """Rows that share their columns, and what holds for all of them."""
+
+  name: str
+  rows: list[Row]
+  facts: dict[str, Any]
+
+
 def temporary_bytes(compiled: jax.stages.Compiled) -> int:
   """Bytes needed beside arguments and results, by XLA's count.
 
@@ -70,42 +74,6 @@ def temporary_bytes(compiled: jax.stages.Compiled) -> int:
   """
   analysis = compiled.memory_analysis()
   return 0 if analysis is None else analysis.temp_size_in_bytes
-
-
-def parse_arguments(
-  argv: Sequence[str] | None, doc: str | None
-) -> argparse.Namespace:
-  """`quick` and `json` of a command line; help from a module's docstring."""
-  parser = argparse.ArgumentParser(
-    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("--quick", action="store_true", help="small sizes")
-  parser.add_argument(
-    "--json", type=Path, metavar="FILE", help="write the results there as well"
-  )
-  return parser.parse_args(argv)
-
-
-def report(
-  name: str, rows: Sequence[Row], path: Path | None, **facts: Any
-) -> None:
-  """Prints the rows, which share their columns; writes them as JSON.
-
-  `facts` hold for all rows: sizes, for example.
-  """
-  device = jax.devices()[0]
-  facts = {
-    "benchmark": name,
-    "backend": device.platform,
-    "device": device.device_kind,
-    "cores": os.cpu_count(),
-    "jax": jax.__version__,
-    **facts,
-  }
-  print(", ".join(f"{key} {_format(value)}" for key, value in facts.items()))
-  print(format_table(rows))
-  if path is not None:
-    path.write_text(json.dumps({**facts, "rows": list(rows)}, indent=2) + "\n")
 
 
 def format_table(rows: Sequence[Row]) -> str:
@@ -116,6 +84,34 @@ def format_table(rows: Sequence[Row]) -> str:
     "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True))
     for line in cells
   )
+
+
+def format_markdown(rows: Sequence[Row]) -> str:
+  """The same as a table of Markdown."""
+  head = [name.replace("_", " ") for name in rows[0]]
+  body = [[_format(x) for x in row.values()] for row in rows]
+  lines = [head, ["---"] * len(head), *body]
+  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def format_facts(facts: dict[str, Any]) -> str:
+  """Names and values in a line."""
+  return ", ".join(f"{key} {_format(value)}" for key, value in facts.items())
+
+
+def ratio_columns(times: Comparison) -> Row:
+  """How often the fast function is as fast, and the quartiles of that."""
+  return {
+    "ratio": times.ratio,
+    "ratio_low": times.ratio_low,
+    "ratio_high": times.ratio_high,
+  }
+
+
+def seconds_a_call(f: Callable[[], Any], repeats: int = 9) -> float:
+  """Median seconds, each a mean over as many calls as last 20 ms."""
+  calls = _calls(f, 0.02)
+  return float(np.median([_seconds(f, calls) for _ in range(repeats)]))
 
 
 def _calls(f: Callable[[], Any], min_seconds: float) -> int:

@@ -28,8 +28,8 @@ class BlockConfig(NamedTuple):
   norm_eps: float = 1e-6
   # exact: x Phi(x), by erf. tanh: the approximation of the original ViT.
   gelu: Gelu = "exact"
-  # Kernel of the attention: None lets XLA choose, "cudnn" is NVIDIA's fused
-  # one, for half precision.
+  # Kernel of the attention: None is `attend`, "xla" JAX's own, "cudnn" NVIDIA's
+  # fused one, for half precision.
   attention_kernel: Literal["xla", "cudnn"] | None = None
   # Computation; parameters, norms and softmax are float32.
   dtype: Any = jnp.float32
@@ -56,7 +56,7 @@ class MLP(nn.Module):
     """The layers applied to each token."""
     width = x.shape[-1]
     x = nn.Dense(width * self.ratio, kernel_init=XAVIER, dtype=self.dtype)(x)
-    x = nn.gelu(x, approximate=self.gelu == "tanh")
+    x = nn.gelu(x) if self.gelu == "tanh" else exact_gelu(x)
     return nn.Dense(width, kernel_init=XAVIER, dtype=self.dtype)(x)
 
 
@@ -106,15 +106,73 @@ class TransformerBlock(nn.Module):
     Dropout of attention weights inside encoder blocks is not supported.
     """
     del unused
+    kernel = self.config.attention_kernel
     # Fused kernels are for many queries.
-    kernel = None if self.num_outputs else self.config.attention_kernel
+    if kernel is None or self.num_outputs:
+      return attend(query, key, value, mask)
     return jax.nn.dot_product_attention(
-      query,
-      key,
-      value,
-      mask=mask,
-      implementation=kernel,
+      query, key, value, mask=mask, implementation=kernel
     )
+
+
+def exact_gelu(x: Array) -> Array:
+  """x Phi(x); by erf, which is one polynomial where JAX's erfc is three."""
+  return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
+@jax.custom_vjp
+def attend(
+  query: Float[Array, "b q h d"],
+  key: Float[Array, "b k h d"],
+  value: Float[Array, "b k h d"],
+  mask: Bool[Array, "b #h #q k"] | None = None,
+) -> Float[Array, "b q h d"]:
+  """softmax(q k^T / sqrt(d)) v, where every query sees something.
+
+  By itself in the form that XLA fuses into one kernel; with gradients divided
+  by the softmax's sum after the product with v, so that of all q x k arrays the
+  backward pass needs none but the exponentials.
+  """
+  weights = jax.nn.softmax(_scores(query, key, mask)).astype(value.dtype)
+  return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def _attend_and_pull_back(
+  query: Array, key: Array, value: Array, mask: Array | None
+) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
+  """The output, and what takes its cotangent to those of the inputs."""
+
+  def divided_last(query: Array, key: Array, value: Array) -> Array:
+    scores = _scores(query, key, mask)
+    largest = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - largest)
+    total = jnp.sum(weights, axis=-1).transpose(0, 2, 1)[..., None]
+    attended = jnp.einsum(
+      "bhqk,bkhd->bqhd",
+      weights.astype(value.dtype),
+      value,
+      preferred_element_type=jnp.float32,
+    )
+    return (attended / total).astype(value.dtype)
+
+  return jax.vjp(divided_last, query, key, value)
+
+
+def _scores(
+  query: Array, key: Array, mask: Array | None
+) -> Float[Array, "b h q k"]:
+  """q k^T / sqrt(d) in float32, -inf where a key is not seen."""
+  query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+  scores = jnp.einsum(
+    "bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32
+  )
+  return scores if mask is None else jnp.where(mask, scores, -jnp.inf)
+
+
+attend.defvjp(
+  _attend_and_pull_back,
+  lambda pull_back, cotangent: (*pull_back(cotangent), None),
+)
 
 
 def rematerialised(

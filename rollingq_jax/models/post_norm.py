@@ -7,7 +7,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from rollingq_jax.models.encoders import Tokens
-from rollingq_jax.models.layers import XAVIER, attend_to_seen, layer_norm
+from rollingq_jax.models.layers import (
+  XAVIER,
+  attend_to_seen,
+  exact_gelu,
+  layer_norm,
+)
 
 Activation: TypeAlias = Literal["relu", "gelu"]
 
@@ -62,7 +67,7 @@ class PostNormMLP(nn.Module):
     """The step applied to each token."""
     config, width = self.config, x.shape[-1]
     y = dense(config.hidden_width, config.dtype, "hidden")(x)
-    y = nn.relu(y) if config.activation == "relu" else _gelu(y)
+    y = nn.relu(y) if config.activation == "relu" else exact_gelu(y)
     y = dense(width, config.dtype, "out")(y)
     return add_and_norm(config, x, y, train)
 
@@ -112,7 +117,3 @@ def add_and_norm(
 def dense(width: int, dtype: Any, name: str) -> nn.Dense:
   """Linear layer."""
   return nn.Dense(width, kernel_init=XAVIER, dtype=dtype, name=name)
-
-
-def _gelu(x: Array) -> Array:
-  return nn.gelu(x, approximate=False)

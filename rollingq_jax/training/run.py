@@ -139,6 +139,7 @@ def make_run(
   steps_per_epoch: int,
   mesh: Mesh,
   example: Any = None,
+  model: MultimodalClassifier | None = None,
 ) -> Run:
   """Model, optimizer and compiled functions; nothing is computed.
 
@@ -149,6 +150,7 @@ def make_run(
     steps_per_epoch: batches of an epoch.
     mesh: devices of all processes.
     example: batch of the full shapes, or these; the first one if None.
+    model: that of the config if None.
 
   Raises:
     UserError: a config that cannot be used.
@@ -156,7 +158,8 @@ def make_run(
   total_steps = config.total_epochs * steps_per_epoch
   schedule = make_schedule(config.optimizer, steps_per_epoch, total_steps)
   tx = make_optimizer(config.optimizer, schedule)
-  model = build_model(config, over_batch(mesh) if mesh.size > 1 else None)
+  if model is None:
+    model = build_model(config, over_batch(mesh) if mesh.size > 1 else None)
   balance = make_balance(config)
   task = make_task(config, dataset)
   streams, num_layers = pooled_streams(config), pooling_layers(config.model)

@@ -161,8 +161,12 @@ def init_state(
   init: Init, batch: dict[str, Array], abstract: TrainState, seed: int
 ) -> TrainState:
   """State at step 0, born where the abstract state says."""
-  rng = jax.random.key(seed)
-  return jax.jit(init, out_shardings=shardings_of(abstract))(rng, batch)
+  shardings = shardings_of(abstract)
+  # It runs once, so on a CPU most of its time would be LLVM's.
+  is_cpu = jax.default_backend() == "cpu"
+  options = {"xla_backend_optimization_level": 1} if is_cpu else None
+  jitted = jax.jit(init, out_shardings=shardings, compiler_options=options)
+  return jitted(jax.random.key(seed), batch)
 
 
 def _features(model: nn.Module, variables: Any, batch: Any) -> dict[str, Array]:
