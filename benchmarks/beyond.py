@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.pages import fill
 from benchmarks.studies import EXTRAS, FACTORIAL, FUSIONS, PARTS, STUDIES
 from rollingq_jax.analysis.paired import mean_of, paired_difference
-from rollingq_jax.errors import UserError
 from rollingq_jax.report import charts
 from rollingq_jax.report.content import Figure
 from rollingq_jax.report.exports import to_png
@@ -128,32 +128,6 @@ def read_values(folder: Path, study: str) -> Values:
           by_metric = values.setdefault(method, {})
           by_metric.setdefault(metric, {})[seed] = float(text)
   return values
-
-
-def fill(text: str, made: dict[str, str], *, partial: bool = False) -> str:
-  """The page with the tables that it has marks for.
-
-  Args:
-    text: of the page.
-    made: tables by their names.
-    partial: whether a table that is not among these stays as it is.
-
-  Raises:
-    UserError: marks of a table that there is not.
-  """
-
-  def table(match: re.Match[str]) -> str:
-    begin, name, end = match.groups()
-    if name not in made and partial:
-      return match.group()
-    if name not in made:
-      raise UserError(
-        f"there is no table {name!r}; the page may have {', '.join(made)}"
-      )
-    return f"{begin}{made[name]}\n{end}"
-
-  pattern = r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)"
-  return re.sub(pattern, table, text, flags=re.DOTALL)
 
 
 def tables(values: dict[str, Values]) -> dict[str, str]:

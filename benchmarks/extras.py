@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.synthetic import load_synthetic, sizes
 from benchmarks.timing import Row, Table, compare, ratio_columns
-from rollingq_jax.config import load_config
 from rollingq_jax.models import build_model
 from rollingq_jax.training.loss import total_loss
 from rollingq_jax.training.run import prepare
@@ -45,15 +45,7 @@ def measure(*, quick: bool = False, pairs: int = 5) -> Row:
 
 def load(variant: str, *, quick: bool = False) -> Any:
   """The config with a variant, on random data."""
-  fields = {
-    "data.name": "synthetic",
-    "data.synthetic_size": BATCH,
-    "batch_size": BATCH,
-  }
-  if quick:
-    fields |= {"model.width": 24, "model.depth": 1}
-  overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-  return load_config(f"{CONFIG}:{variant}", overrides)
+  return load_synthetic(f"{CONFIG}:{variant}", BATCH, fields=sizes(quick=quick))
 
 
 def train_flops(config: Any) -> float:

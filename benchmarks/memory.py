@@ -8,11 +8,11 @@ rematerialisation). Bytes grow by the same amount with each sample, so two
 batches tell the largest, which is compiled as a check.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from benchmarks.rolling import load_small
+from benchmarks.synthetic import load_synthetic, sizes
 from benchmarks.timing import Row, Table
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
@@ -61,8 +61,8 @@ def measure(remat: str, *, quick: bool = False) -> Row:
 
 def step_bytes(remat: str, batch: int, *, quick: bool = False) -> Bytes:
   """Of a train step with a batch; it is compiled, not run."""
-  config: Any = load_small(CONFIG, batch, size=batch, quick=quick)
-  config.model.remat = remat
+  fields = sizes(quick=quick) | {"model.remat": remat}
+  config = load_synthetic(CONFIG, batch, fields=fields)
   run, state = prepare(config, devices=jax.devices()[:1])
   step = run.train_step.lower(state, put_batch(run.example, run.mesh))
   analysis = step.compile(compiler_options=ORDER).memory_analysis()

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.synthetic import load_synthetic, sizes
 from benchmarks.timing import (
   Row,
   Table,
@@ -54,7 +55,7 @@ def tables(*, quick: bool = False) -> list[Table]:
 def share_of_epoch(spec: str, *, quick: bool = False) -> Row:
   """Seconds of statistics and rolls over those of an epoch's train steps."""
   batch = MODELS[spec]
-  config = load_small(spec, batch, size=batch, quick=quick)
+  config = load_synthetic(spec, batch, fields=sizes(quick=quick))
   run, state = prepare(config, devices=jax.devices()[:1])
   step = seconds_a_call(_steps(run, state), repeats=3) / batch
   whole = load_config(spec, []).batch_size
@@ -79,7 +80,7 @@ def second_pass(spec: str, *, quick: bool = False) -> Row:
   """Seconds of both passes over the same samples, input included."""
   batch, size = MODELS[spec], PASSED[spec]
   size = batch if quick else size
-  config = load_small(spec, batch, size=size, quick=quick)
+  config = load_synthetic(spec, batch, size, sizes(quick=quick))
   run, state = prepare(config, devices=jax.devices()[:1])
   window = run.batches[: run.steps_per_epoch]
   times = compare(
@@ -93,21 +94,8 @@ def second_pass(spec: str, *, quick: bool = False) -> Row:
     "evaluation_s": times.slow,
     "second_pass_s": times.fast,
     **ratio_columns(times),
-    "share": times.fast / times.slow,
+    "share": 1.0 / times.ratio,
   }
-
-
-def load_small(spec: str, batch: int, *, size: int, quick: bool) -> Any:
-  """A config on `size` random samples, in batches of `batch`."""
-  fields = {
-    "data.name": "synthetic",
-    "data.synthetic_size": size,
-    "batch_size": batch,
-  }
-  if quick:
-    fields |= {"model.width": 24, "model.depth": 1}
-  overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-  return load_config(spec, overrides)
 
 
 def init_collection(run: Run) -> Any:

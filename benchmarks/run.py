@@ -29,7 +29,7 @@ from benchmarks import (
   start,
   whole_model,
 )
-from benchmarks.beyond import fill
+from benchmarks.pages import fill
 from benchmarks.timing import (
   Table,
   format_facts,

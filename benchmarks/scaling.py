@@ -23,8 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.beyond import fill
 from benchmarks.collectives import find_collectives, total_sent
+from benchmarks.pages import fill
 from benchmarks.scaling_rows import (
   BATCH,
   DEPTHS,

@@ -9,7 +9,7 @@ of `benchmarks/plain_flax.py`.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.machine import peak_flops
 from benchmarks.plain_flax import plain_model
+from benchmarks.synthetic import load_synthetic, sizes
 from benchmarks.timing import (
   Comparison,
   Row,
@@ -25,7 +26,6 @@ from benchmarks.timing import (
   ratio_columns,
   temporary_bytes,
 )
-from rollingq_jax.config import load_config
 from rollingq_jax.training.run import make_run, prepare
 from rollingq_jax.training.sharding import put_batch
 from rollingq_jax.training.state import TrainState
@@ -37,9 +37,13 @@ MODELS = {
   "configs/ks.py": 2,
 }
 FUSIONS = ("attention", "concat", "unimodal,modalities=visual")
+# What the plain models do not have.
+PLAIN = {
+  "data.noise": "none",
+  "data.mask_padding": False,
+  "model.attention.dropout": 0.0,
+}
 PASSES = ("forward", "train step", "evaluation")
-# What a quick run changes.
-QUICK = {"model.width": 24, "model.depth": 1}
 # Of logits and of the loss, relative.
 TOLERANCE = 1e-3
 
@@ -64,7 +68,7 @@ class Problem(NamedTuple):
 
 def tables(*, quick: bool = False) -> list[Table]:
   """Every config with every fusion and pass."""
-  fields, peak = QUICK if quick else {}, peak_flops(quick=quick)
+  fields, peak = sizes(quick=quick), peak_flops(quick=quick)
   rows = [
     row
     for config, batch in MODELS.items()
@@ -75,7 +79,7 @@ def tables(*, quick: bool = False) -> list[Table]:
 
 
 def measure(
-  spec: str, batch: int, fields: Mapping[str, Any], peak: float
+  spec: str, batch: int, fields: dict[str, Any], peak: float
 ) -> list[Row]:
   """A row for each pass of a config; see `make_problem`.
 
@@ -105,7 +109,7 @@ def agreement(problem: Problem) -> bool:
 
 
 def make_problem(
-  spec: str, batch: int, fields: Mapping[str, Any] | None = None
+  spec: str, batch: int, fields: dict[str, Any] | None = None
 ) -> Problem:
   """Compiles all passes of both models of a config, on random data.
 
@@ -114,7 +118,7 @@ def make_problem(
     batch: samples of a batch.
     fields: values of fields of the config, by path.
   """
-  config = _load(spec, batch, fields or {})
+  config = load_synthetic(spec, batch, fields=PLAIN | (fields or {}))
   ours, state = prepare(config, devices=jax.devices()[:1])
   example: Any = ours.example
   on_device = put_batch(example, ours.mesh)
@@ -134,20 +138,6 @@ def make_problem(
     states={"plain": copy, "ours": state},
     batch=on_device,
   )
-
-
-def _load(spec: str, batch: int, more: Mapping[str, Any]) -> Any:
-  fields = {
-    "data.name": "synthetic",
-    "data.synthetic_size": batch,
-    "data.noise": "none",
-    "data.mask_padding": False,
-    "batch_size": batch,
-    "model.attention.dropout": 0.0,
-    **more,
-  }
-  overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-  return load_config(spec, overrides)
 
 
 def _compile(run: Any, state: TrainState, batch: Any) -> Programs:

@@ -29,6 +29,7 @@ from benchmarks.fusion import (
   make_problem,
   with_gradient,
 )
+from benchmarks.synthetic import QUICK
 from benchmarks.timing import (
   Table,
   compare,
@@ -309,7 +310,7 @@ def test_our_fusion_needs_much_less_memory():
 
 
 def test_both_train_steps_leave_the_same_state():
-  problem = whole_model.make_problem("configs/cremad.py", 2, whole_model.QUICK)
+  problem = whole_model.make_problem("configs/cremad.py", 2, QUICK)
   plain, ours = (
     getattr(problem, name).compiled["train step"](
       problem.states[name], problem.batch

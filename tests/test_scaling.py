@@ -6,7 +6,6 @@ import jax
 import pytest
 
 from benchmarks import scaling
-from benchmarks.beyond import fill
 from benchmarks.chips import CHIPS, UTILISATION, Chip, step_time
 from benchmarks.collectives import (
   Collective,
@@ -14,6 +13,7 @@ from benchmarks.collectives import (
   sent_bytes,
   total_sent,
 )
+from benchmarks.pages import fill
 from benchmarks.scaling_lines import at_depth, on_mesh
 from benchmarks.scaling_rows import SIZES, Figures, Point, Row, read_rows
 from benchmarks.scaling_tables import (

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import beyond, studies, tokens
+from benchmarks.pages import fill
 from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.study.methods import folder_name, parse_methods
@@ -132,10 +133,10 @@ def test_what_is_left_is_held_to_the_best_single_modality(values):
 
 def test_tables_are_put_between_their_marks():
   page = "a\n<!-- table: x -->\nold\n<!-- end -->\nb\n"
-  made = beyond.fill(page, {"x": "| 1 |", "y": ""})
+  made = fill(page, {"x": "| 1 |", "y": ""})
   assert made == "a\n<!-- table: x -->\n| 1 |\n<!-- end -->\nb\n"
   with pytest.raises(UserError, match="no table 'x'; the page may have y"):
-    beyond.fill(page, {"y": ""})
+    fill(page, {"y": ""})
 
 
 def test_attention_on_corrupted_tokens_is_that_of_the_analyses(tmp_path):

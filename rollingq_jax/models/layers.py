@@ -202,13 +202,27 @@ def constrained(x: Array, sharding: jax.sharding.Sharding | None) -> Array:
   return jax.lax.with_sharding_constraint(x, sharding)
 
 
+class LayerNorm(nn.LayerNorm):
+  """Flax's, whose variance is exact where the mean is large too.
+
+  The mean is taken off before, as a constant: a layer norm sees no shift, and so
+  the gradient is the same. E[x^2] - E[x]^2 is exact then, and its backward pass
+  takes fewer passes over x than that of E[(x - E[x])^2].
+  """
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """The norm over the last axis."""
+    x = x.astype(jnp.float32)
+    mean = jnp.mean(jax.lax.stop_gradient(x), axis=-1, keepdims=True)
+    return super().__call__(x - mean)
+
+
 def layer_norm(
   epsilon: float, dtype: Any, name: str | None = None
-) -> nn.LayerNorm:
-  """Layer norm whose variance is exact where the mean is large."""
-  return nn.LayerNorm(
-    epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name
-  )
+) -> LayerNorm:
+  """The norm of all blocks and fusions."""
+  return LayerNorm(epsilon=epsilon, dtype=dtype, name=name)
 
 
 def attend_to_seen(
