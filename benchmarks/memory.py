@@ -8,7 +8,7 @@ rematerialisation). Bytes grow by the same amount with each sample, so two
 batches tell the largest, which is compiled as a check.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,7 +21,9 @@ CONFIG = "configs/ks.py"
 LIMIT = 16e9
 REMAT = ("none", "dots", "blocks")
 BATCHES = (4, 8)
-ORDER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+ORDER: dict[str, str | bool] = {
+  "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+}
 
 
 class Bytes(NamedTuple):
@@ -65,5 +67,5 @@ def step_bytes(remat: str, batch: int, *, quick: bool = False) -> Bytes:
   config = load_synthetic(CONFIG, batch, fields=fields)
   run, state = prepare(config, devices=jax.devices()[:1])
   step = run.train_step.lower(state, put_batch(run.example, run.mesh))
-  analysis = step.compile(compiler_options=ORDER).memory_analysis()
+  analysis: Any = step.compile(compiler_options=ORDER).memory_analysis()
   return Bytes(analysis.argument_size_in_bytes, analysis.temp_size_in_bytes)

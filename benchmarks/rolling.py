@@ -58,7 +58,8 @@ def share_of_epoch(spec: str, *, quick: bool = False) -> Row:
   config = load_synthetic(spec, batch, fields=sizes(quick=quick))
   run, state = prepare(config, devices=jax.devices()[:1])
   step = seconds_a_call(_steps(run, state), repeats=3) / batch
-  whole = load_config(spec, []).batch_size
+  published: Any = load_config(spec, [])
+  whole = published.batch_size
   statistics = seconds_a_call(_statistics(config.model.width, whole))
   hyper = hyper_parameters(config, may_roll=True)
   collection = init_collection(run)

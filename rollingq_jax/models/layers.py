@@ -205,17 +205,23 @@ def constrained(x: Array, sharding: jax.sharding.Sharding | None) -> Array:
 class LayerNorm(nn.LayerNorm):
   """Flax's, whose variance is exact where the mean is large too.
 
-  The mean is taken off before, as a constant: a layer norm sees no shift, and so
-  the gradient is the same. E[x^2] - E[x]^2 is exact then, and its backward pass
-  takes fewer passes over x than that of E[(x - E[x])^2].
+  The mean is taken off before, as a constant: a layer norm sees no shift, so
+  the gradient is the same. E[x^2] - E[x]^2 is exact then, and its backward
+  pass takes fewer passes over x than that of E[(x - E[x])^2].
   """
 
   @nn.compact
-  def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """The norm over the last axis."""
+  def __call__(
+    self,
+    x: Float[Array, "... d"],
+    *,
+    mask: Bool[Array, "... d"] | None = None,
+  ) -> Float[Array, "... d"]:
+    """The norm over what a mask shows of the last axis."""
     x = x.astype(jnp.float32)
-    mean = jnp.mean(jax.lax.stop_gradient(x), axis=-1, keepdims=True)
-    return super().__call__(x - mean)
+    constant = jax.lax.stop_gradient(x)
+    mean = jnp.mean(constant, axis=-1, keepdims=True, where=mask)
+    return super().__call__(x - mean, mask=mask)
 
 
 def layer_norm(
