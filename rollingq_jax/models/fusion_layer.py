@@ -16,11 +16,11 @@ from rollingq_jax.models.attention import (
   score_bias,
   token_means,
 )
+from rollingq_jax.models.dot_product import attend_to_seen
 from rollingq_jax.models.encoders import Tokens
 from rollingq_jax.models.layers import (
   MLP,
   BlockConfig,
-  attend_to_seen,
   constrained,
   layer_norm,
 )

@@ -19,13 +19,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rollingq_jax.errors import UserError
 from rollingq_jax.models.attention import FusionAux, ProcessQuery
+from rollingq_jax.models.dot_product import attend_to_seen
 from rollingq_jax.models.encoders import Tokens
 from rollingq_jax.models.fusion import (
   FusionOutput,
   head,
   pool_by_class_token,
 )
-from rollingq_jax.models.layers import XAVIER, attend_to_seen, layer_norm
+from rollingq_jax.models.layers import XAVIER, layer_norm
 
 # Layers of the memory, where the crossmodal Transformers have fewer.
 MEMORY_DEPTH = 3

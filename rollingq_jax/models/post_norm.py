@@ -6,13 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from rollingq_jax.models.dot_product import attend_to_seen
 from rollingq_jax.models.encoders import Tokens
-from rollingq_jax.models.layers import (
-  XAVIER,
-  attend_to_seen,
-  exact_gelu,
-  layer_norm,
-)
+from rollingq_jax.models.layers import XAVIER, exact_gelu, layer_norm
 
 Activation: TypeAlias = Literal["relu", "gelu"]
 
