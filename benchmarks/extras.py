@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.steps import train_steps
 from benchmarks.synthetic import load_synthetic, sizes
-from benchmarks.timing import Row, Table, compare, ratio_columns
+from benchmarks.tables import Row, Table
+from benchmarks.timing import compare, ratio_columns
 from rollingq_jax.models import build_model
 from rollingq_jax.training.loss import total_loss
 from rollingq_jax.training.run import prepare
-from rollingq_jax.training.sharding import put_batch
 
 CONFIG = "configs/ks.py"
 EXTRAS = "extras=loss+gated,gate=on"
@@ -33,7 +34,7 @@ def measure(*, quick: bool = False, pairs: int = 5) -> Row:
   """FLOPs and seconds of a step, with extras over without."""
   configs = [load(variant, quick=quick) for variant in (EXTRAS, "")]
   flops = [train_flops(config) for config in configs]
-  times = compare(*(_runner(config) for config in configs), pairs=pairs)
+  times = compare(*(_steps(config) for config in configs), pairs=pairs)
   return {
     "config": CONFIG,
     "flops_ratio": flops[0] / flops[1],
@@ -72,15 +73,5 @@ def train_flops(config: Any) -> float:
   return float(analysis["flops"])
 
 
-def _runner(config: Any) -> Callable[[], Any]:
-  """A step; the old state is donated, so the new one is kept."""
-  run, state = prepare(config, devices=jax.devices()[:1])
-  first: Any = run.batches[0]
-  batch = put_batch(first, run.mesh)
-  states = [state]
-
-  def step() -> Any:
-    states[0] = run.train_step(states[0], batch)
-    return states[0]
-
-  return step
+def _steps(config: Any) -> Callable[[], Any]:
+  return train_steps(*prepare(config, devices=jax.devices()[:1]))

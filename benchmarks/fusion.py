@@ -16,13 +16,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from benchmarks.plain_flax import PlainAttention
-from benchmarks.timing import (
-  Row,
-  Table,
-  compare,
-  ratio_columns,
-  temporary_bytes,
-)
+from benchmarks.tables import Row, Table
+from benchmarks.timing import compare, ratio_columns, temporary_bytes
 from rollingq_jax.models.attention import ClassTokenAttention
 from rollingq_jax.models.encoders import Tokens
 

@@ -24,7 +24,8 @@ import jax
 import numpy as np
 from PIL import Image
 
-from benchmarks.timing import Row, Table, compare, ratio_columns
+from benchmarks.tables import Row, Table
+from benchmarks.timing import compare, ratio_columns
 from rollingq_jax.config import load_config
 from rollingq_jax.data.clips import random_box
 from rollingq_jax.data.datasets import load_dataset

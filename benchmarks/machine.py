@@ -1,6 +1,8 @@
 """What this machine can do at most: matrix products and copies.
 
-python -m benchmarks.run --suite machine
+    python -m benchmarks.run --suite machine
+
+Utilisation, elsewhere, is a share of the fastest of these products.
 """
 
 import functools
@@ -8,7 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from benchmarks.timing import Row, Table, seconds_a_call
+from benchmarks.tables import Row, Table
+from benchmarks.timing import seconds_a_call
 
 # Rows, inner size and columns of a product: large squares, and what a block of
 # width 768 multiplies.

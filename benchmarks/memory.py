@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks.synthetic import load_synthetic, sizes
-from benchmarks.timing import Row, Table
+from benchmarks.tables import Row, Table
 from rollingq_jax.training.run import prepare
 from rollingq_jax.training.sharding import put_batch
 

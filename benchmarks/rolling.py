@@ -2,10 +2,10 @@
 
     python -m benchmarks.run --suite rolling
 
-The statistics are those of every train step (query rotated, mean keys, their
-cosines, running means), by themselves, at the batch of the config; the roll
-ends an epoch. The second pass, which the authors' code makes in each window
-that rolls, is set against an evaluation of the same samples.
+The statistics are those of every train step (mean keys, query rotated, their
+cosines, running means), as a program of their own, at the batch of the config;
+the roll ends an epoch. The second pass, which the authors' code makes in each
+window that rolls, is set against an evaluation of the same samples.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from benchmarks.steps import train_steps
 from benchmarks.synthetic import load_synthetic, sizes
-from benchmarks.timing import (
-  Row,
-  Table,
-  compare,
-  ratio_columns,
-  seconds_a_call,
-)
+from benchmarks.tables import Row, Table
+from benchmarks.timing import compare, ratio_columns, seconds_a_call
 from benchmarks.whole_model import MODELS
 from rollingq_jax.config import load_config
-from rollingq_jax.rolling import accumulate, init_state, rotate_query
+from rollingq_jax.models.attention import project_in_float32, token_means
+from rollingq_jax.rolling import (
+  RollingQState,
+  accumulate,
+  init_state,
+  rotate_query,
+)
 from rollingq_jax.training.run import (
   Run,
   evaluate_batches,
@@ -57,13 +60,14 @@ def share_of_epoch(spec: str, *, quick: bool = False) -> Row:
   batch = MODELS[spec]
   config = load_synthetic(spec, batch, fields=sizes(quick=quick))
   run, state = prepare(config, devices=jax.devices()[:1])
-  step = seconds_a_call(_steps(run, state), repeats=3) / batch
   published: Any = load_config(spec, [])
   whole = published.batch_size
-  statistics = seconds_a_call(_statistics(config.model.width, whole))
+  statistics = seconds_a_call(statistics_of(run, state, whole))
   hyper = hyper_parameters(config, may_roll=True)
-  collection = init_collection(run)
+  collection = state.rollingq
   roll = seconds_a_call(lambda: roll_layers(collection, **hyper))
+  # Last, as it donates the state.
+  step = seconds_a_call(train_steps(run, state), repeats=3) / batch
   steps = -(-EPOCHS[spec] // whole)
   epoch = EPOCHS[spec] * step
   return {
@@ -99,35 +103,34 @@ def second_pass(spec: str, *, quick: bool = False) -> Row:
   }
 
 
-def init_collection(run: Run) -> Any:
-  """The collection `rollingq` as the model makes it."""
-  batch = put_batch(run.example, run.mesh)
-  return run.init(jax.random.key(0), batch).rollingq
+def statistics_of(run: Run, state: TrainState, batch: int) -> Callable[[], Any]:
+  """What a step does for RollingQ alone, on random tokens of a model's shapes.
 
-
-def _steps(run: Run, state: TrainState) -> Callable[[], TrainState]:
-  batch, states = put_batch(run.example, run.mesh), [state]
-
-  def step() -> TrainState:
-    states[0] = run.train_step(states[0], batch)
-    return states[0]
-
-  return step
-
-
-def _statistics(width: int, batch: int) -> Callable[[], Any]:
-  """Rotation of the query and the update of a step, of one head."""
-  query = jnp.ones((1, 1, width))
-  means = jax.random.normal(jax.random.key(0), (2, batch, 1, width))
-  present = jnp.ones((2, batch), bool)
-  state = init_state(2, 1, width)
+  Mean keys of the tokens, the query rotated, and the window's statistics.
+  """
+  output: Any = jax.eval_shape(
+    run.model.apply, state.variables, put_batch(run.example, run.mesh)
+  )
+  draw = np.random.default_rng(0).standard_normal
+  parts = tuple(
+    jnp.asarray(draw((batch, *t.values.shape[1:]), np.float32))
+    for t in output.tokens.values()
+  )
+  masks = tuple(jnp.ones(x.shape[:2], bool) for x in parts)
+  width = parts[0].shape[-1]
+  kernel = jnp.asarray(draw((width, 1, width), np.float32))
+  rolling = init_state(len(parts), 1, width)
 
   @jax.jit
-  def update(state: Any, query: Any, means: Any, present: Any) -> Any:
-    rolled = rotate_query(query, state.rotation)
-    whole = jnp.broadcast_to(rolled, (batch, 1, width))
+  def update(
+    state: Any, parts: Any, masks: Any, kernel: Any, bias: Any
+  ) -> RollingQState:
+    means, present = token_means(parts, masks)
+    keys = project_in_float32(means, kernel, bias)
+    query = rotate_query(jnp.broadcast_to(bias, keys.shape[1:]), state.rotation)
     return accumulate(
-      state, whole, tuple(means[:, :, None]), tuple(present[:, :, None])
+      state, query, tuple(keys[:, :, None]), tuple(present[:, :, None])
     )
 
-  return lambda: update(state, query, means, present)
+  bias = jnp.ones((1, width))
+  return lambda: update(rolling, parts, masks, kernel, bias)

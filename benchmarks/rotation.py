@@ -8,7 +8,8 @@ Target: at least 300 times at d = 768, on a CPU.
 import jax
 from jaxtyping import Array, Float
 
-from benchmarks.timing import Row, Table, compare, ratio_columns
+from benchmarks.tables import Row, Table
+from benchmarks.timing import compare, ratio_columns
 from rollingq_jax import rotation_between
 
 WIDTHS = (64, 128, 256, 512, 768)

@@ -30,12 +30,7 @@ from benchmarks import (
   whole_model,
 )
 from benchmarks.pages import fill
-from benchmarks.timing import (
-  Table,
-  format_facts,
-  format_markdown,
-  format_table,
-)
+from benchmarks.tables import Table, format_facts, format_markdown, format_table
 
 SUITES: dict[str, Callable[..., list[Table]]] = {
   "machine": machine.tables,

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks.timing import Row, Table
+from benchmarks.tables import Row, Table
 
 CONFIG = "configs/av_digits.py"
 

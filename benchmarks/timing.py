@@ -1,14 +1,14 @@
-"""Two functions timed against each other, and tables of what was measured."""
+"""Two functions timed against each other."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-Row = dict[str, Any]
+from benchmarks.tables import Row
 
 
 class Comparison(NamedTuple):
@@ -59,14 +59,6 @@ def compare(
   )
 
 
-class Table(NamedTuple):
-  """Rows that share their columns, and what holds for all of them."""
-
-  name: str
-  rows: list[Row]
-  facts: dict[str, Any]
-
-
 def temporary_bytes(compiled: jax.stages.Compiled) -> int:
   """Bytes needed beside arguments and results, by XLA's count.
 
@@ -74,29 +66,6 @@ def temporary_bytes(compiled: jax.stages.Compiled) -> int:
   """
   analysis = compiled.memory_analysis()
   return 0 if analysis is None else analysis.temp_size_in_bytes
-
-
-def format_table(rows: Sequence[Row]) -> str:
-  """Columns with a heading, numbers to four digits."""
-  cells = [list(rows[0]), *([_format(x) for x in row.values()] for row in rows)]
-  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-  return "\n".join(
-    "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True))
-    for line in cells
-  )
-
-
-def format_markdown(rows: Sequence[Row]) -> str:
-  """The same as a table of Markdown."""
-  head = [name.replace("_", " ") for name in rows[0]]
-  body = [[_format(x) for x in row.values()] for row in rows]
-  lines = [head, ["---"] * len(head), *body]
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def format_facts(facts: dict[str, Any]) -> str:
-  """Names and values in a line."""
-  return ", ".join(f"{key} {_format(value)}" for key, value in facts.items())
 
 
 def ratio_columns(times: Comparison) -> Row:
@@ -127,7 +96,3 @@ def _seconds(f: Callable[[], Any], calls: int) -> float:
   for _ in range(calls):
     jax.block_until_ready(f())
   return (time.perf_counter() - start) / calls
-
-
-def _format(x: Any) -> str:
-  return f"{x:.4g}" if isinstance(x, float) else str(x)

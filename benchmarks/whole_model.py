@@ -18,10 +18,9 @@ import numpy as np
 from benchmarks.machine import peak_flops
 from benchmarks.plain_flax import plain_model
 from benchmarks.synthetic import load_synthetic, sizes
+from benchmarks.tables import Row, Table
 from benchmarks.timing import (
   Comparison,
-  Row,
-  Table,
   compare,
   ratio_columns,
   temporary_bytes,

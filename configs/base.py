@@ -148,8 +148,8 @@ def get_config(arg: str = "") -> ConfigDict:
   model.norm_eps = 1e-6
   # exact | tanh: the original ViT's weights are made for tanh.
   model.gelu = "exact"
-  # Kernel of the encoders' attention; unset: XLA chooses. cudnn: NVIDIA's
-  # fused kernel, for half precision.
+  # Kernel of the encoders' attention; unset: ours (models/dot_product.py). xla:
+  # JAX's own. cudnn: NVIDIA's fused one, for half precision.
   model.attention_kernel = placeholder(str)
   # What the backward pass computes again instead of keeping it. none |
   # dots: all but the outputs of matrix products | blocks: all but the inputs of

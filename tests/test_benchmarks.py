@@ -30,13 +30,8 @@ from benchmarks.fusion import (
   with_gradient,
 )
 from benchmarks.synthetic import QUICK
-from benchmarks.timing import (
-  Table,
-  compare,
-  format_markdown,
-  format_table,
-  temporary_bytes,
-)
+from benchmarks.tables import Table, format_markdown, format_table
+from benchmarks.timing import compare, temporary_bytes
 from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.training.checks import check_config
@@ -261,9 +256,10 @@ def test_the_peak_is_that_of_the_fastest_product():
 
 @pytest.mark.parametrize(
   ("fusion_name", "flops", "ratio"),
-  # Measured here: 1.43 times the FLOPs and 1.4 times the time with attention,
-  # 1.76 and 1.6 with concat; a quarter less fails.
-  [("attention", 1.4, 1.1), ("concat", 1.7, 1.25)],
+  # Measured: 1.43 times the FLOPs and 1.55 times the time with attention, 1.76
+  # and 1.88 with concat, both in the upper quartile of the pairs; a fifth less
+  # of the latter fails.
+  [("attention", 1.4, 1.25), ("concat", 1.7, 1.5)],
 )
 def test_we_stay_faster_than_plain_flax(fusion_name, flops, ratio):
   spec = f"configs/ks.py:fusion={fusion_name}"
@@ -276,7 +272,7 @@ def test_we_stay_faster_than_plain_flax(fusion_name, flops, ratio):
     for x in (problem.plain, problem.ours)
   )
   assert plain > 1.5 * ours
-  # The fastest of several pairs, as whatever else runs is not our doing.
+  # The upper quartile, as what else runs takes more of the faster of both.
   assert whole_model.compare_pass(problem, "train step", 7).ratio_high > ratio
 
 

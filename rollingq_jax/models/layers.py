@@ -118,8 +118,12 @@ class TransformerBlock(nn.Module):
 
 
 def exact_gelu(x: Array) -> Array:
-  """x Phi(x); by erf, which is one polynomial where JAX's erfc is three."""
-  return 0.5 * x * (1.0 + jax.lax.erf(x * 0.5**0.5))
+  """x Phi(x); by erf, which is one polynomial where JAX's erfc is three.
+
+  In float32: in half precision 1 + erf would lose the left tail.
+  """
+  wide = x.astype(jnp.float32)
+  return (0.5 * wide * (1.0 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
 
 def rematerialised(

@@ -24,6 +24,15 @@ def test_gelu_is_x_times_the_normal_distribution():
   np.testing.assert_allclose(slope, slope_expected, atol=2e-6)
 
 
+def test_gelu_of_half_precision_keeps_its_left_tail():
+  x = jnp.asarray(np.linspace(-6, -1, 1001), jnp.bfloat16)
+  exact = np.asarray(x, np.float64)
+  expected = exact * 0.5 * (1 + erf(exact / np.sqrt(2)))
+  made = exact_gelu(x)
+  assert made.dtype == jnp.bfloat16
+  np.testing.assert_allclose(np.asarray(made, np.float64), expected, atol=5e-4)
+
+
 def _norm(x, **options):
   norm = LayerNorm(epsilon=1e-6, **options)
   return norm.apply({"params": _scaled(x.shape[-1])}, x)
