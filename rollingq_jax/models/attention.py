@@ -3,7 +3,8 @@
 Only the class token's output is used, so keys, values and the L x L matrix
 need not exist. With tokens z [L, d], query q and projections W, b:
 
-    scores = (z W_k + b_k) q = z (W_k q) + b_k q
+    scores = (z W_k + b_k) q = z (W_k q) + b_k q, of which the softmax sees
+             z (W_k q): b_k q is the same for every token
     output = p (z W_v + b_v) = (p z) W_v + (sum p) b_v
     mean key of a modality   = mean(z_m) W_k + b_k
 
@@ -129,7 +130,7 @@ class ClassTokenAttention(nn.Module):
     parts = [own, *parts]
     masks = [jnp.ones((batch, 1), bool), *masks]
     bias = score_bias(tokens)
-    weights = _attention_weights(query, parts, masks, w_k, b_k, bias)
+    weights = _attention_weights(query, parts, masks, w_k, bias)
     dropped = nn.Dropout(self.dropout)(weights, deterministic=not train)
     context, total = _weighted_sum(dropped.astype(self.dtype), parts)
     value = jnp.einsum("bhd,dhk->bhk", context, w_v) + total * b_v[None]
@@ -262,19 +263,18 @@ def _attention_weights(
   parts: Sequence[Float[Array, "b _ d"]],
   masks: Sequence[Bool[Array, "b _"]],
   w_k: Float[Array, "d h k"],
-  b_k: Float[Array, "h k"],
   bias: Float[Array, "b n"] | None,
 ) -> Float[Array, "b n h"]:
-  """softmax over all tokens of (z (W_k q) + b_k q) / sqrt(d), in float32.
+  """softmax over all tokens of z (W_k q) / sqrt(d), in float32.
 
-  The bias, if there is one, is added to these scores.
+  The bias, if there is one, is added to these scores. Without b_k q its
+  gradient is 0, not the rounding of a sum that is 0: Adam would make whole
+  steps of that, and the mean keys that AIR is measured with would wander.
   """
   query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
   direction = jnp.einsum("dhk,qhk->qdh", w_k, query)
-  offset = jnp.einsum("hk,qhk->qh", b_k, query)[:, None]
   scores = [jnp.matmul(z, direction) for z in parts]
-  scores = jnp.concatenate(scores, axis=1) + offset
-  scores = scores.astype(jnp.float32)
+  scores = jnp.concatenate(scores, axis=1).astype(jnp.float32)
   if bias is not None:
     scores = scores + bias[..., None]
   mask = jnp.concatenate(masks, axis=1)[..., None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
@@ -102,6 +103,10 @@ class FusionLayer(nn.Module):
     kernel, bias = Projection((x.shape[-1],), heads, name=name)(
       self.block.dtype
     )
+    if name == "key":
+      # The softmax sees no shift of all keys: a gradient would be rounding,
+      # of which Adam makes whole steps.
+      bias = jax.lax.stop_gradient(bias)
     return jnp.einsum("bnd,dhk->bnhk", x, kernel) + bias[None, None]
 
   def _key_means(

@@ -183,6 +183,21 @@ def test_gradients_are_those_of_the_full_square(case):
     close(ours, theirs, atol=2e-5, err_msg=jax.tree_util.keystr(path))
 
 
+def test_the_bias_of_keys_has_no_gradient_not_even_rounding():
+  """Adam would make whole steps of it, and AIR reads the keys."""
+  case = Case(modalities=3)
+  model = attention_of(case)
+  cls_token, tokens = inputs_of(case)
+  params = random_params(model, cls_token, tokens)
+
+  def loss(params):
+    return jnp.sum(model.apply({"params": params}, cls_token, tokens)[0] ** 3)
+
+  gradients = jax.grad(loss)(params)
+  assert not np.any(gradients["key"]["bias"])
+  assert np.all(gradients["key"]["kernel"])
+
+
 def test_padding_changes_nothing():
   case = CASES[1]
   model, params, cls_token, tokens, output, aux = applied(case)

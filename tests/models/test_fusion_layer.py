@@ -124,6 +124,20 @@ def test_a_layer_is_the_plain_one_with_the_class_tokens_query_rotated(rolled):
     assert state.key_weights.tolist() == [3, 2, 3]
 
 
+def test_the_bias_of_keys_has_no_gradient_not_even_rounding():
+  layer, tokens = FusionLayer(BLOCK), _tokens()
+  cls_token = jnp.ones((1, WIDTH))
+  params = _drawn(layer, cls_token, tokens)
+
+  def loss(params):
+    own, after, _ = layer.apply({"params": params}, cls_token, tokens)
+    return sum(jnp.sum(x**3) for x in (own, *(t.values for t in after.values())))
+
+  gradients = jax.grad(loss)(params)
+  assert not np.any(gradients["key"]["bias"])
+  assert np.all(gradients["key"]["kernel"])
+
+
 def test_key_means_are_those_of_the_keys_that_are_seen():
   layer, tokens = FusionLayer(BLOCK), _tokens()
   cls_token = jnp.ones((1, WIDTH))
