@@ -1,24 +1,29 @@
 """Every benchmark of speed and memory, from one command.
 
     python -m benchmarks.run [--quick] [--suite NAME,...] [--json FILE]
-      [--write docs/performance.md]
+      [--write docs/performance.md] [--reference DIR]
 
 Two functions are timed in interleaved pairs in one process, so that the load of
 the machine cancels; ratios are medians over the pairs, with quartiles. With
---write, the tables take the place of the old ones between their marks.
+--write, the tables take the place of the old ones between their marks. The
+suite `pytorch` runs where PyTorch is installed; --reference adds the authors'
+code.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 
 from benchmarks import (
+  depth,
   extras,
   fusion,
   input,
@@ -31,13 +36,17 @@ from benchmarks import (
 )
 from benchmarks.pages import fill
 from benchmarks.tables import Table, format_facts, format_markdown, format_table
+from rollingq_jax.errors import UserError
 
-SUITES: dict[str, Callable[..., list[Table]]] = {
+Suite: TypeAlias = Callable[..., list[Table]]
+
+SUITES: dict[str, Suite] = {
   "machine": machine.tables,
   "rotation": rotation.tables,
   "fusion": fusion.tables,
   "models": whole_model.tables,
   "rolling": rolling.tables,
+  "depth": depth.tables,
   "extras": extras.tables,
   "memory": memory.tables,
   "start": start.tables,
@@ -48,20 +57,40 @@ SUITES: dict[str, Callable[..., list[Table]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
   """Measures, prints each table as it is done, writes all of them."""
   args = _parser().parse_args(argv)
-  names = [x for x in args.suite.split(",") if x] or list(SUITES)
-  unknown = [x for x in names if x not in SUITES]
+  suites = SUITES | _pytorch(args.reference)
+  names = [x for x in args.suite.split(",") if x] or list(suites)
+  unknown = [x for x in names if x not in suites]
   if unknown:
-    sys.exit(f"--suite: no {unknown[0]!r}; known: {', '.join(SUITES)}")
+    sys.exit(f"--suite: no {unknown[0]!r}; known: {', '.join(suites)}")
   machine_facts = _machine()
   print(format_facts(machine_facts), flush=True)
+  try:
+    made = _measured([suites[name] for name in names], quick=args.quick)
+  except UserError as error:
+    sys.exit(f"error: {error}")
+  _write(args, machine_facts, made)
+  return 0
+
+
+def _measured(suites: Sequence[Suite], *, quick: bool) -> list[Table]:
   made: list[Table] = []
-  for name in names:
-    for table in SUITES[name](quick=args.quick):
+  for suite in suites:
+    for table in suite(quick=quick):
       print(f"\n{table.name} {format_facts(table.facts)}".rstrip())
       print(format_table(table.rows), flush=True)
       made.append(table)
-  _write(args, machine_facts, made)
-  return 0
+  return made
+
+
+def _pytorch(reference: Path | None) -> dict[str, Suite]:
+  """The suite against PyTorch, where that is installed."""
+  if importlib.util.find_spec("torch") is not None:
+    from benchmarks import pytorch
+
+    return {"pytorch": partial(pytorch.tables, reference=reference)}
+  if reference is not None:
+    sys.exit("--reference needs PyTorch: pip install torch")
+  return {}
 
 
 def _write(
@@ -104,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--quick", action="store_true", help="small sizes")
   parser.add_argument("--suite", default="", metavar="NAME,...")
+  parser.add_argument("--reference", type=Path, metavar="DIR")
   parser.add_argument("--json", type=Path, metavar="FILE")
   parser.add_argument("--write", type=Path, metavar="PAGE")
   return parser

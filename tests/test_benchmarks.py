@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+  depth,
   extras,
   fusion,
   machine,
@@ -71,6 +72,7 @@ QUICK_TABLES: list[tuple[str, dict[str, list]]] = [
       "second_pass": ["configs/av_digits.py"],
     },
   ),
+  ("depth", {"fusion_depth": [2], "scan": [4]}),
   ("extras", {"extras": ["configs/ks.py"]}),
   ("memory", {"memory": ["none", "blocks"]}),
   ("start", {"start": ["cold", "warm"]}),
@@ -193,6 +195,8 @@ def fewer_models(monkeypatch: pytest.MonkeyPatch) -> None:
   monkeypatch.setattr(whole_model, "MODELS", {"configs/av_digits.py": 4})
   monkeypatch.setattr(rolling, "EPOCHS", {"configs/av_digits.py": 8})
   monkeypatch.setattr(rolling, "PASSED", {"configs/av_digits.py": 8})
+  monkeypatch.setattr(depth, "CONFIG", "configs/av_digits.py")
+  monkeypatch.setattr(depth, "LAYERS", (2,))
   monkeypatch.setattr(memory, "REMAT", ("none", "blocks"))
 
 
@@ -238,6 +242,12 @@ def test_every_suite_has_a_quick_run_above():
 def test_an_unknown_suite_is_one_line():
   with pytest.raises(SystemExit, match="no 'fast'; known: machine, rotation"):
     run.main(["--suite=fast"])
+
+
+def test_their_code_without_pytorch_is_one_line(monkeypatch, tmp_path):
+  monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(SystemExit, match="--reference needs PyTorch"):
+    run.main([f"--reference={tmp_path}"])
 
 
 def test_markdown_has_facts_below_the_rows():
