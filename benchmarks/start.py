@@ -29,8 +29,11 @@ def tables(*, quick: bool = False) -> list[Table]:
 
 
 def _measure(cache: str) -> Row:
-  """Seconds of each stage, and of all of them with the interpreter's start."""
-  begin = time.perf_counter()
+  """Seconds of each stage; in total from the command to the first step.
+
+  By the clock that processes share; the new process's end does not count.
+  """
+  begin = time.time()
   made = subprocess.run(
     [sys.executable, "-m", "benchmarks.start"],
     env=os.environ | {"XDG_CACHE_HOME": cache},
@@ -38,8 +41,8 @@ def _measure(cache: str) -> Row:
     text=True,
     check=True,
   )
-  total = time.perf_counter() - begin
-  return json.loads(made.stdout.splitlines()[-1]) | {"total": total}
+  end, row = json.loads(made.stdout.splitlines()[-1])
+  return row | {"total": end - begin}
 
 
 def stages() -> Row:
@@ -71,4 +74,5 @@ def stages() -> Row:
 
 
 if __name__ == "__main__":
-  print(json.dumps(stages()))
+  row = stages()
+  print(json.dumps([time.time(), row]))
