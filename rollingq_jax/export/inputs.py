@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Input(NamedTuple):
@@ -48,12 +49,20 @@ def inputs_of(
   return found
 
 
-def batch_of(inputs: Mapping[str, Input], size: int) -> dict[str, jax.Array]:
-  """A batch of zeros with everything there, to take shapes from."""
+def filled(
+  batch: Mapping[str, Any], inputs: Mapping[str, Input]
+) -> dict[str, np.ndarray]:
+  """The inputs in a batch; everything is there where it has no mask.
+
+  Args:
+    batch: arrays of all that the inputs do not call a mask, and of others.
+    inputs: that a model takes.
+  """
+  size = len(next(iter(batch.values())))
   return {
-    name: (jnp.ones if x.dtype == "bool" else jnp.zeros)(
-      (size, *x.shape), jnp.dtype(x.dtype)
-    )
+    name: np.asarray(batch[name])
+    if name in batch
+    else np.ones((size, *x.shape), x.dtype)
     for name, x in inputs.items()
   }
 
