@@ -132,7 +132,7 @@ class Layer(NamedTuple):
   """What RollingQ did to an attention."""
 
   name: str
-  # AIR of the first modality, mean over heads: of the first window and of the
+  # Largest AIR of a modality, mean over heads: of the first window and of the
   # last one, and of the windows with and after each rotation.
   first: str
   last: str
@@ -149,7 +149,7 @@ def _layers(windows: Sequence[Line]) -> list[Layer]:
 
 
 def _layer(name: str, lines: Sequence[Line]) -> Layer:
-  air = [_mean(next(iter(line["air"].values()))) for line in lines]
+  air = [max(map(_mean, line["air"].values())) for line in lines]
   rolled = [i for i, line in enumerate(lines) if any(line["rolled"])]
   around = [
     f"{air[i]:+.2f} to {air[i + 1]:+.2f}" for i in rolled if i + 1 < len(air)

@@ -43,8 +43,8 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     )
   if not overwrite:
     raise UserError(
-      f"--out {folder} holds an earlier export; replace it with --overwrite, or "
-      "choose a new folder"
+      f"--out {folder} holds an earlier export; replace it with --overwrite, "
+      "or choose a new folder"
     )
 
 

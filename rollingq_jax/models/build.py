@@ -243,9 +243,7 @@ def _query_hook(model: Any, is_folded: bool) -> ProcessQuery | None:
   return None if is_folded else RollingQuery()
 
 
-def _build_pooling(
-  model: Any, num_classes: int, is_folded: bool
-) -> nn.Module:
+def _build_pooling(model: Any, num_classes: int, is_folded: bool) -> nn.Module:
   """MulT, JMT or MMML."""
   cross, attention = model.cross, model.attention
   by_attention = model.pool == "attention"
