@@ -70,6 +70,10 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   from rollingq_jax.export.folder import check_target
 
   check_target(args.out, overwrite=args.overwrite)
+  from rollingq_jax.data.vocabulary import pin_tokenizer
+
+  # Another one than the run's would make other ids.
+  pin_tokenizer(config)
   from rollingq_jax.export.write import export_run
   from rollingq_jax.training.compilation import keep_compiled_programs
 

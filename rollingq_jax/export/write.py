@@ -1,5 +1,6 @@
 """From a finished run to a folder to take along."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -169,6 +170,4 @@ def _classes(trained: Trained) -> list[str]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-  import json
-
   return json.loads(config.to_json())
