@@ -88,6 +88,6 @@ def _describe(name: str, rank: int, dtype: str) -> str:
 
 def _of_mask(name: str) -> str:
   return (
-    f"True where a step or frame of {name} is real; without any True the "
-    "sample lacks it"
+    f"True where a step, a frame or an id of {name} is real; without any True "
+    "the sample lacks it"
   )

@@ -231,7 +231,7 @@ def test_the_card_has_the_numbers_of_the_run(folder, workdir):
   assert re.search(
     rf"\| fusion \| [-+.0-9]+ \| [-+.0-9]+ \| {rotations} \|", text
   )
-  for fact in ("CC BY-SA 4.0", "a construction", "seed 0", "no epoch was"):
+  for fact in ("CC BY-SA 4.0", "a construction", "with seed 0", "no epoch was"):
     assert fact in text
 
 
