@@ -153,11 +153,7 @@ def read_config(
   path = workdir / "config.json"
   if not path.is_file():
     raise UserError(f"{workdir} has no config.json; expected a run's workdir")
-  config = load_config("configs/base.py")
-  there = _read_json(path)
-  there.pop(_OF_MACHINE, None)
-  with config.unlocked():
-    config.update(there)
+  config = complete(_read_json(path))
   pairs = _joined(overrides, _fields(config))
   for key, _ in pairs:
     if not key.startswith(tuple(allowed)):
@@ -166,6 +162,18 @@ def read_config(
         f"{', '.join(f'config.{name}' for name in allowed)} may differ"
       )
   _override(config, pairs)
+  return config
+
+
+def complete(fields: dict[str, Any]) -> ConfigDict:
+  """The config of a run's fields.
+
+  Fields that came after the run, and those of its machine, have their defaults.
+  """
+  config = load_config("configs/base.py")
+  of_run = {key: x for key, x in fields.items() if key != _OF_MACHINE}
+  with config.unlocked():
+    config.update(of_run)
   return config
 
 

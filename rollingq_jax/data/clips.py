@@ -141,9 +141,14 @@ def make_decoder(
     DecodeClip,
     shape,
     crop_each_frame=data.crop_each_frame,
-    canvas=tuple(data.canvas) if data.resize_on_device else None,
+    canvas=canvas_of(data),
     tokenizer=tokenizer,
   )
+
+
+def canvas_of(data: Any) -> tuple[int, int] | None:
+  """Height and width that whole frames are put on, if they are."""
+  return tuple(data.canvas) if data.resize_on_device else None
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rollingq_jax.data.audio import (
+  CREMAD_HOP,
+  CREMAD_RATE,
+  CREMAD_SECONDS,
+  CREMAD_WINDOW,
+  KS_BINS,
+  KS_FRAMES,
+  KS_MEAN,
+  KS_RATE,
+  KS_STD,
   cremad_spectrogram,
   ks_filter_bank,
   log_mel,
@@ -34,6 +43,32 @@ FEATURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
   # Bins first, as the authors' model takes them.
   "cremad": lambda x, hertz: cremad_spectrogram(x, hertz).T,
 }
+
+
+def describe_sound(features: AudioFeatures) -> dict[str, Any]:
+  """What a name of FEATURES stands for, for readers elsewhere."""
+  if features == "cremad":
+    return {
+      "features": "log(|STFT| + 1e-7), bins first",
+      "sample_rate": CREMAD_RATE,
+      "seconds": CREMAD_SECONDS,
+      "window": CREMAD_WINDOW,
+      "hop": CREMAD_HOP,
+    }
+  made: dict[str, Any] = {
+    "features": "Kaldi's log-mel filter bank, time first",
+    "window_milliseconds": 25,
+    "hop_milliseconds": 10,
+  }
+  if features == "log_mel":
+    return made | {"sample_rate": MEL_RATE, "bands": MEL_BINS}
+  return made | {
+    "sample_rate": KS_RATE,
+    "bands": KS_BINS,
+    "frames": KS_FRAMES,
+    "mean": KS_MEAN,
+    "deviation": 2 * KS_STD,
+  }
 
 
 class Recipe(NamedTuple):
