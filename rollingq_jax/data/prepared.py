@@ -8,6 +8,7 @@ import numpy as np
 
 from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
 from rollingq_jax.data.places import find_path
+from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.records import (
   REPORT_FILE,
   Entry,
@@ -117,6 +118,17 @@ def pin_splits(config: Any) -> None:
 def class_names(config: Any) -> tuple[str, ...]:
   """Of the data in `config.data.data_dir`; () for regression."""
   return tuple(read_report(_folder(config.data))["class_names"])
+
+
+def recipe(config: Any) -> Recipe:
+  """How the media of the data in `config.data.data_dir` became arrays."""
+  folder = _folder(config.data)
+  try:
+    return Recipe(**read_report(folder)["recipe"])
+  except (KeyError, TypeError) as error:
+    raise UserError(
+      f"{folder / REPORT_FILE} is damaged: {error}; prepare again"
+    ) from error
 
 
 def find_folder(data_dir: str) -> Path:
