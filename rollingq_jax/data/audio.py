@@ -175,9 +175,7 @@ def _read_soundfile(
   return channels
 
 
-def _read_container(
-  path: Path, max_seconds: float
-) -> tuple[np.ndarray, int]:
+def _read_container(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
   """Float32 [samples, channels] and the rate, by PyAV."""
   av = require("av", "PyAV (av)")
   # Interleaved: PyAV 18 crashes on the planes of 8 channels.

@@ -216,9 +216,7 @@ def _rows(path: AnyPath, text: str) -> Iterator[tuple[Place, list[str]]]:
       yield place, cells
 
 
-def _columns(
-  place: Place, cells: list[str], has_labels: bool
-) -> list[str]:
+def _columns(place: Place, cells: list[str], has_labels: bool) -> list[str]:
   columns = [cell.strip() for cell in cells]
   for i, column in enumerate(columns):
     if column not in COLUMNS:

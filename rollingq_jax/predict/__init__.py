@@ -1,10 +1,10 @@
 """A trained model, used on media and features: command, Python, HTTP.
 
-    from rollingq_jax.predict import load_predictor
+from rollingq_jax.predict import load_predictor
 
-    predictor = load_predictor("runs/mine")
-    for result in predictor(["clip.mp4", "folder"]):
-      print(result.clip, result.label, result.probability, result.error)
+predictor = load_predictor("runs/mine")
+for result in predictor(["clip.mp4", "folder"]):
+  print(result.clip, result.label, result.probability, result.error)
 """
 
 import importlib

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rollingq_jax.data.source import Element
 from rollingq_jax.errors import UserError, first_line
 from rollingq_jax.predict.items import Item, Limits, find_items
-from rollingq_jax.predict.load import Model, load_model
+from rollingq_jax.predict.load import Model, abstract_batch, load_model
 from rollingq_jax.predict.result import Result, make_result
 from rollingq_jax.predict.samples import Sample, SampleReader
 
@@ -30,6 +31,8 @@ class Output(NamedTuple):
   shares: dict[str, np.ndarray] | None
   # Over all tokens [b, heads, n]; None without.
   attention: np.ndarray | None
+  # Keys of each stream, in the order of the tokens; None without.
+  lengths: np.ndarray | None
 
 
 class Predictor:
@@ -82,6 +85,13 @@ class Predictor:
       kind = type(error).__name__
       return Result(item.name, error=f"{kind}: {first_line(error)}")
 
+  def blank(self) -> Sample:
+    """A sample of nothing, to compile with."""
+    shapes = abstract_batch(self.model.config, self.model.inputs)
+    arrays = {k: np.zeros(x.shape[1:], x.dtype) for k, x in shapes.items()}
+    del arrays["mask"]
+    return Sample(arrays, ())
+
   def predict(
     self, names: Sequence[str], samples: Sequence[Sample]
   ) -> list[Result]:
@@ -103,7 +113,9 @@ class Predictor:
     batch = stack([sample.arrays for sample in samples], size)
     return jax.device_get(self._apply(self._variables, batch))
 
-  def result(self, name: str, sample: Sample, output: Output, row: int) -> Result:
+  def result(
+    self, name: str, sample: Sample, output: Output, row: int
+  ) -> Result:
     """The result of a row of the output."""
     shares = None
     if output.shares is not None:
@@ -170,9 +182,10 @@ def _make_step(model: Model) -> Any:
   def step(variables: Any, batch: Any) -> Output:
     output: Any = model.model.apply(variables, batch, train=False)
     if output.aux is None:
-      return Output(output.logits, None, None)
+      return Output(output.logits, None, None, None)
     aux = output.aux
-    return Output(output.logits, aux.attention_share, aux.attention)
+    lengths = jnp.array([keys.shape[1] for keys in aux.keys])
+    return Output(output.logits, aux.attention_share, aux.attention, lengths)
 
   return step
 

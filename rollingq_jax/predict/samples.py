@@ -76,9 +76,7 @@ class SampleReader:
         f"{item.name}: the model was trained on features, not on media; give "
         f"an .npz with {', '.join(model.modalities)}"
       )
-    reading = read_media(
-      contents.clip, item.root, recipe, self._limits.seconds
-    )
+    reading = read_media(contents.clip, item.root, recipe, self._limits.seconds)
     self._check_kinds(item, reading)
     # Evaluation draws nothing.
     arrays = self._decoder.arrays(reading.media, np.random.default_rng(0))
@@ -107,9 +105,7 @@ class SampleReader:
         f"{item.name}: the model takes pictures, not features of them"
       )
 
-  def _check(
-    self, arrays: Element, reading: Reading | None
-  ) -> tuple[str, ...]:
+  def _check(self, arrays: Element, reading: Reading | None) -> tuple[str, ...]:
     """Warnings.
 
     Raises:

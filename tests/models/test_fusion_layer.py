@@ -131,7 +131,9 @@ def test_the_bias_of_keys_has_no_gradient_not_even_rounding():
 
   def loss(params):
     own, after, _ = layer.apply({"params": params}, cls_token, tokens)
-    return sum(jnp.sum(x**3) for x in (own, *(t.values for t in after.values())))
+    return sum(
+      jnp.sum(x**3) for x in (own, *(t.values for t in after.values()))
+    )
 
   gradients = jax.grad(loss)(params)
   assert not np.any(gradients["key"]["bias"])
