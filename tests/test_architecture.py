@@ -20,7 +20,7 @@ LAYERS = (
   {"analysis"},
   {"report"},
   {"config"},
-  {"analyse", "convert", "doctor", "main", "study"},
+  {"analyse", "convert", "doctor", "main", "predict", "study"},
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {

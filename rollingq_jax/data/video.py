@@ -27,12 +27,12 @@ def read_frames(folder: Path, shorter_side: int = 256) -> np.ndarray:
   """The images of a folder, uint8 [n, height, width, 3], in natural order.
 
   That is frame_2 before frame_10. Takes jpg, jpeg and png; other files and
-  hidden ones are passed over. A file with such an ending is the only frame.
+  hidden ones are passed over. A file in place of a folder is the only frame.
   Upright (EXIF) and resized as in `read_video`.
   UserError for a folder without images, an unreadable image, and images of
   different sizes.
   """
-  if folder.is_file() and folder.suffix.lower() in IMAGE_SUFFIXES:
+  if folder.is_file():
     return _stack(folder, [_read_image(folder, shorter_side)])
   if not folder.is_dir():
     raise UserError(f"{folder} is missing; expected a folder of images")

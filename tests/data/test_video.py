@@ -214,11 +214,17 @@ def test_folders_without_frames(tmp_path):
     UserError, match=r"empty holds no \.jpeg, \.jpg, \.png image"
   ):
     read_frames(tmp_path / "empty")
-  for missing in (tmp_path / "none", tmp_path / "empty" / "notes.txt"):
-    with pytest.raises(
-      UserError, match="is missing; expected a folder of images"
-    ):
-      read_frames(missing)
+  with pytest.raises(UserError, match="is missing; expected a folder"):
+    read_frames(tmp_path / "none")
+
+
+def test_a_file_is_the_only_frame(tmp_path):
+  pixels = np.full((8, 9, 3), 7, np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "a.png")
+  np.testing.assert_array_equal(read_frames(tmp_path / "a.png"), [pixels])
+  (tmp_path / "notes.txt").write_text("no image")
+  with pytest.raises(UserError, match=r"notes\.txt cannot be read as an image"):
+    read_frames(tmp_path / "notes.txt")
 
 
 def test_frames_of_different_sizes_are_refused(tmp_path):

@@ -1,6 +1,11 @@
 """Clips that tell their class, and tiny models of them."""
 
-from collections.abc import Callable
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +159,120 @@ def untrained(repo_root: Path) -> Callable[..., Any]:
     return Model("born", config, model, variables, inputs)
 
   return make
+
+
+class Service:
+  """A service in a process of its own.
+
+  Attributes:
+    port: that it listens on.
+    process: that it is.
+    folder: where its temporary files are.
+  """
+
+  def __init__(self, process: subprocess.Popen, folder: Path):
+    self.process, self.folder = process, folder
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("serving toy at http://127.0.0.1:"), line
+    self.port = int(line.rstrip("/\n").rpartition(":")[2])
+
+  @property
+  def url(self) -> str:
+    return f"http://127.0.0.1:{self.port}/"
+
+  def ask(
+    self, path: str, body: bytes | None = None, **headers: str
+  ) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and content of an answer; a body is posted."""
+    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+    try:
+      named = {k.replace("_", "-"): v for k, v in headers.items()}
+      method = "GET" if body is None else "POST"
+      connection.request(method, path, body, named)
+      answer = connection.getresponse()
+      content = answer.read()
+      return answer.status, {k.lower(): v for k, v in answer.getheaders()}, (
+        content
+      )  # fmt: skip
+    finally:
+      connection.close()
+
+  def upload(self, path: str = "/predict", **fields: Any) -> tuple[int, Any]:
+    """Status and JSON of the answer to a form."""
+    status, _, content = self.ask(path, form(**fields), content_type=FORM)
+    return status, json.loads(content)
+
+  def count(self, name: str) -> float:
+    """A value of /metrics."""
+    text = self.ask("/metrics")[2].decode()
+    found = [x for x in text.splitlines() if x.startswith(f"{name} ")]
+    return float(found[0].split()[-1])
+
+  def peak_memory(self) -> int:
+    """Most bytes that the process ever had in memory."""
+    status = Path(f"/proc/{self.process.pid}/status")
+    if not status.is_file():
+      pytest.skip("no /proc to read memory from")
+    (line,) = [x for x in status.read_text().splitlines() if "VmHWM" in x]
+    return 1024 * int(line.split()[1])
+
+
+FORM = "multipart/form-data; boundary=edge"
+
+
+def form(**fields: Any) -> bytes:
+  """A form: bytes, or (file name, bytes), are files; text is a text."""
+  parts = []
+  for name, value in fields.items():
+    head = f'--edge\r\ncontent-disposition: form-data; name="{name}"'
+    if isinstance(value, bytes):
+      value = ("file", value)
+    if isinstance(value, tuple):
+      head += f'; filename="{value[0]}"\r\ncontent-type: x/y'
+    content = value[1] if isinstance(value, tuple) else value.encode()
+    parts.append(f"{head}\r\n\r\n".encode() + content + b"\r\n")
+  return b"".join([*parts, b"--edge--\r\n"])
+
+
+@pytest.fixture(scope="session")
+def make_form() -> Callable[..., bytes]:
+  return form
+
+
+@pytest.fixture(scope="session")
+def start_service(
+  workdir: Path, repo_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Service]]:
+  """(options) -> a running service of the trained model."""
+  for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    pytest.importorskip(name)
+  running = []
+
+  def start(*options: str) -> Service:
+    folder = tmp_path_factory.mktemp("service")
+    words = ["-m", "rollingq_jax.predict", str(workdir), "--serve"]
+    process = subprocess.Popen(
+      [sys.executable, *words, "--port", "0", *options],
+      cwd=repo_root,
+      env=os.environ | {"TMPDIR": str(folder), "JAX_PLATFORMS": "cpu"},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    running.append(process)
+    return Service(process, folder)
+
+  yield start
+  for process in running:
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def service(start_service: Callable[..., Service]) -> Service:
+  """One with small limits."""
+  return start_service(
+    *("--max_mb", "2", "--idle_seconds", "1", "--upload_seconds", "3"),
+    *("--max_requests", "20", "--batch_size", "4"),
+  )

@@ -34,7 +34,7 @@ def serve(predictor: Predictor, args: argparse.Namespace) -> int:
     upload_time=args.upload_seconds,
     idle_time=args.idle_seconds,
   )
-  listener = _listen(options)
+  listener = listen(options)
   print("compiling", file=sys.stderr, flush=True)
   app = make_app(predictor, options)
   config = uvicorn.Config(
@@ -54,7 +54,7 @@ def serve(predictor: Predictor, args: argparse.Namespace) -> int:
   return 0
 
 
-def _listen(options: Options) -> socket.socket:
+def listen(options: Options) -> socket.socket:
   """The socket, before anything takes time."""
   try:
     family, *_, address = socket.getaddrinfo(

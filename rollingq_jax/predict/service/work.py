@@ -126,9 +126,7 @@ class Desk:
     return Answered(result, sample, row)
 
 
-async def _to_end(
-  pool: ThreadPoolExecutor, function: Callable[[], Any]
-) -> Any:
+async def _to_end(pool: ThreadPoolExecutor, function: Callable[[], Any]) -> Any:
   """Waits for a thread even where the client does not.
 
   The files that it reads must not go before it has.
