@@ -58,7 +58,7 @@ def make_model() -> Any:
   from rollingq_jax.models import build_model
   from rollingq_jax.predict.load import Model, abstract_batch
 
-  config = load_config("configs/manifest.py")
+  config: Any = load_config("configs/manifest.py")
   config.num_classes, config.task = 10, "classification"
   inputs = Inputs(
     tuple(map(str, range(10))),

@@ -67,7 +67,9 @@ def _add_service(parser: Parser) -> None:
   add("--idle_seconds", type=float, default=10.0, help="without a byte of one")
 
 
-def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
+  clips, overrides = _split(rest)
+  args.clips += clips
   _check(args)
   import absl.logging
 
@@ -90,6 +92,20 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     return serve(predictor, args)
   return int(bool(print_results(predictor(items), args.json)))
+
+
+def _split(rest: Sequence[str]) -> tuple[list[Path], list[str]]:
+  """Paths that came after an option, which argparse leaves, and overrides."""
+  clips, overrides, words = [], [], list(rest)
+  while words:
+    word = words.pop(0)
+    if not word.startswith("-"):
+      clips.append(Path(word))
+      continue
+    overrides.append(word)
+    if word.startswith("--config.") and "=" not in word and words:
+      overrides.append(words.pop(0))
+  return clips, overrides
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -81,7 +81,7 @@ def load_model(path: Path, overrides: Sequence[str] = ()) -> Model:
 
 
 def _of_workdir(workdir: Path, overrides: Sequence[str]) -> Model:
-  config = read_config(workdir, overrides, MAY_DIFFER)
+  config: Any = read_config(workdir, overrides, MAY_DIFFER)
   check_finished(workdir)
   pin_tokenizer(config)
   inputs = _inputs(config, workdir)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import Any
 
 from rollingq_jax.predict.result import Result
 
@@ -23,9 +23,9 @@ def print_results(results: Iterable[Result], as_json: bool) -> list[Result]:
     if result.error is not None:
       failed.append(result)
     if as_json:
-      _say(json.dumps(result.to_json(), ensure_ascii=False), sys.stdout)
+      _say(json.dumps(result.to_json(), ensure_ascii=False))
     elif result.error is None:
-      _say(line_of(result), sys.stdout)
+      _say(line_of(result))
   if failed:
     _say(f"{len(failed)} of {count} clips failed:", sys.stderr)
     for result in failed:
@@ -60,7 +60,7 @@ def _percent(share: float) -> str:
   return f"{100 * share:.0f} %"
 
 
-def _say(line: str, file: TextIO) -> None:
+def _say(line: str, file: Any = None) -> None:
   # File names may hold half a surrogate pair.
   text = line.encode("utf-8", "backslashreplace").decode()
   print(text, file=file, flush=True)

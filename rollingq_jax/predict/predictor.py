@@ -184,7 +184,7 @@ def _make_step(model: Model) -> Any:
     if output.aux is None:
       return Output(output.logits, None, None, None)
     aux = output.aux
-    lengths = jnp.array([keys.shape[1] for keys in aux.keys])
+    lengths: Any = jnp.array([keys.shape[1] for keys in aux.keys])
     return Output(output.logits, aux.attention_share, aux.attention, lengths)
 
   return step

@@ -89,8 +89,9 @@ class SampleReader:
       ("audio", media.audio, shape.audio),
       ("visual", media.visual, shape.visual),
     ):
-      takes_rows = wanted is not None and len(wanted) == 2
-      if len(there) and takes_rows and there.shape[1] != wanted[1]:
+      if wanted is None or len(wanted) != 2 or not len(there):
+        continue
+      if there.shape[1] != wanted[1]:
         raise UserError(
           f"{item.name}: {name} has {there.shape[1]} features a time step; "
           f"the model takes {wanted[1]}"
@@ -118,7 +119,7 @@ class SampleReader:
     warnings = [f"{name} is missing" for name in missing]
     there = [name for name in names if name not in missing]
     if reading is None:
-      flat = [name for name in there if not np.ptp(arrays[name])]
+      flat = [x for x in there if not np.ptp(arrays[x][arrays[f"{x}_mask"]])]
       return (*warnings, *(f"{name} is the same all over" for name in flat))
     is_silent = reading.peak is not None and reading.peak < SILENT_PEAK
     if "audio" in there and is_silent:

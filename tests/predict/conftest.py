@@ -60,12 +60,14 @@ def write_clip() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def prepare() -> Callable[[Path], Path]:
+def prepare(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Path], Path]:
   """(manifest) -> the folder that the command made of it."""
   from rollingq_jax.data.prepare.__main__ import main
 
   def run(manifest: Path) -> Path:
-    out = manifest.with_name(f"{manifest.stem}_prepared")
+    out = tmp_path_factory.mktemp("prepared") / "data"
     words = ["manifest", str(manifest), "--out", str(out), "--processes", "0"]
     assert main(words) == 0
     return out

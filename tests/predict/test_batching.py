@@ -13,16 +13,11 @@ from rollingq_jax.predict.service.batching import Batcher, batch_sizes
 class Model:
   """Answers with the samples' own numbers, once it may."""
 
-  batch_size = 4
-
   def __init__(self):
     self.may_go = threading.Event()
     self.may_go.set()
     self.is_busy = threading.Event()
     self.sizes = []
-
-  def blank(self):
-    return Sample({"x": np.zeros(())}, ())
 
   def run(self, samples, size):
     self.is_busy.set()
@@ -41,7 +36,7 @@ def model():
 
 @pytest.fixture
 def batcher(model):
-  made = Batcher(model, wait=0.0)
+  made = Batcher(model.run, sample(0), 4, wait=0.0)
   model.sizes.clear()
   yield made
   model.may_go.set()

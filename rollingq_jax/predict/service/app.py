@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import (
+  HTMLResponse,
+  JSONResponse,
+  PlainTextResponse,
+  Response,
+)
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -46,7 +51,13 @@ def make_app(predictor: Predictor, options: Options) -> FastAPI:
     options: of the service.
   """
   metrics = Metrics()
-  batcher = Batcher(predictor, options.wait, metrics.batch_sizes.observe)
+  batcher = Batcher(
+    predictor.run,
+    predictor.blank(),
+    predictor.batch_size,
+    options.wait,
+    metrics.batch_sizes.observe,
+  )
   uploads = tempfile.TemporaryDirectory(prefix="rollingq-")
   desk = Desk(predictor, batcher, metrics, options, Path(uploads.name))
 
@@ -84,10 +95,11 @@ def _add_predictions(app: FastAPI, desk: Desk) -> None:
     response_model_exclude_none=True,
     responses=PROBLEMS,
     openapi_extra=request_body(desk.files, desk.texts),
+    response_description="the prediction",
     summary="What the model says of a clip",
   )
   async def predict(request: Request) -> Any:
-    """One file as `clip`, or one of each modality, as multipart/form-data."""
+    """One file as clip, or one of each modality, as multipart/form-data."""
     return (await desk.answer(request)).result.to_json()
 
 
@@ -101,17 +113,28 @@ def _add_facts(
     "class_names": list(model.inputs.class_names),
   }
 
-  @app.get("/health", response_model=Health, summary="Whether it answers")
+  @app.get(
+    "/health",
+    response_model=Health,
+    response_description="it answers",
+    responses={503: {"model": Health, "description": "it does not"}},
+    summary="Whether it answers",
+  )
   async def health() -> JSONResponse:
-    """503 where the model's thread has ended."""
+    """It does while the thread of the model lives."""
     status = "ok" if batcher.is_working else "failed"
     return JSONResponse(
       {"status": status, **facts}, 200 if batcher.is_working else 503
     )
 
-  @app.get("/metrics", summary="Counts and times for Prometheus")
+  @app.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    response_description="Prometheus's text format",
+    summary="Counts and times for Prometheus",
+  )
   async def show_metrics() -> Response:
-    """Prometheus's text format."""
+    """Requests, seconds, clips in work, sizes of batches."""
     return Response(metrics.render(), media_type=CONTENT_TYPE)
 
 

@@ -5,10 +5,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from rollingq_jax.predict.predictor import Output, Predictor
+from rollingq_jax.predict.predictor import Output
 from rollingq_jax.predict.samples import Sample
+
+# (samples, size of the batch) -> output.
+Run: TypeAlias = Callable[[list[Sample], int], Output]
 
 
 class Row(NamedTuple):
@@ -30,22 +33,26 @@ class Batcher:
   few sizes that has room; each is compiled when the batcher is made.
 
   Args:
-    predictor: whose model it runs.
+    run: (samples, size of the batch) -> the model's output.
+    blank: a sample to compile with.
+    batch_size: the largest.
     wait: seconds that the first sample of a batch waits for others.
     observe: gets the number of samples of each batch.
   """
 
   def __init__(
     self,
-    predictor: Predictor,
+    run: Run,
+    blank: Sample,
+    batch_size: int,
     wait: float,
     observe: Callable[[int], None] = lambda size: None,
   ):
-    self._predictor, self._wait, self._observe = predictor, wait, observe
-    self._sizes = batch_sizes(predictor.batch_size)
+    self._run, self._wait, self._observe = run, wait, observe
+    self._sizes = batch_sizes(batch_size)
     self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
     for size in self._sizes:
-      predictor.run([predictor.blank()], size)
+      run([blank], size)
     self._thread = threading.Thread(target=self._work, daemon=True)
     self._thread.start()
 
@@ -80,7 +87,7 @@ class Batcher:
     if first is None:
       return [], False
     batch, deadline = [first], time.monotonic() + self._wait
-    while len(batch) < self._predictor.batch_size:
+    while len(batch) < self._sizes[-1]:
       try:
         left = max(0.0, deadline - time.monotonic())
         found = self._queue.get(timeout=left) if left else (
@@ -97,7 +104,7 @@ class Batcher:
     self._observe(len(batch))
     size = next(x for x in self._sizes if x >= len(batch))
     try:
-      output: Any = self._predictor.run([x.sample for x in batch], size)
+      output = self._run([x.sample for x in batch], size)
     # Whatever it is, each of them is told, and the next batch may be fine.
     except Exception as error:
       for waiting in batch:

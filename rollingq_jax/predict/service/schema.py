@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 class Answer(BaseModel):
   """A prediction. Classes have a probability, a regression has a value."""
 
-  clip: str = Field(description="name of the field, always `clip`")
+  clip: str = Field(description="always clip")
   label: str | None = Field(None, description="name of the class")
   probability: float | None = Field(None, description="of that class, 0 to 1")
   probabilities: dict[str, float] | None = Field(
@@ -47,7 +47,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: "the upload is too large",
     415: "the body is no multipart form",
     422: "the files cannot be used",
-    503: "too much to do; `Retry-After` says when to try again",
+    503: "too much to do; the header Retry-After says when to try again",
   }.items()
 }
 

@@ -150,7 +150,8 @@ def _item(upload: Upload) -> Item:
   files = {name: _with_ending(path) for name, path in upload.files.items()}
   clip = files.pop(CLIP, None)
   if clip is None:
-    return item_of(CLIP, **files, **upload.texts)
+    audio, visual = files.get("audio"), files.get("visual")
+    return item_of(CLIP, audio, visual, upload.texts.get("text"))
   if files or upload.texts:
     raise UserError(
       f"{CLIP} is a whole clip; send it alone, or each modality in a field "

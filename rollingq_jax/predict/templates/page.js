@@ -37,13 +37,18 @@
     find("status").classList.toggle("failed", failed);
   }
 
+  function sizeOf(bytes) {
+    if (bytes < 1e6) return `${Math.ceil(bytes / 1e3)} kB`;
+    return `${(bytes / 1e6).toFixed(1)} MB`;
+  }
+
   function show() {
     find("chosen").replaceChildren(
       ...files.map((file) => {
         const item = document.createElement("li");
         item.textContent = file.name;
         const size = document.createElement("small");
-        size.textContent = `${(file.size / 1e6).toFixed(2)} MB`;
+        size.textContent = sizeOf(file.size);
         item.append(size);
         return item;
       }),
