@@ -145,6 +145,6 @@ def black_frames(
   count = int((lit <= (1 - BLACK_SHARE) * area).sum())
   if not count:
     return []
-  if len(frames) == 1:
+  if count == len(frames):
     return ["visual is black"]
   return [f"visual: {count} of {len(frames)} frames are black"]

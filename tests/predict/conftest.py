@@ -99,14 +99,15 @@ def clips(write_clip, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def train(repo_root: Path) -> Callable[[Path, Path], None]:
-  """(prepared data, workdir) -> trains by the command, in this process."""
+def train(repo_root: Path) -> Callable[..., None]:
+  """(prepared data, workdir, fields) -> trains by the command, in here."""
   from rollingq_jax.main import main
 
-  def run(data: Path, workdir: Path, variant: str = "fusion=attention") -> None:
-    words = ["--config", f"{repo_root}/configs/manifest.py:{variant}"]
+  def run(data: Path, workdir: Path, **fields: str) -> None:
+    own = {k.replace("__", "."): v for k, v in fields.items()}
+    words = ["--config", f"{repo_root}/configs/manifest.py:fusion=attention"]
     words += ["--workdir", str(workdir), f"--config.data.data_dir={data}"]
-    words += [f"--config.{key}={value}" for key, value in SMALL.items()]
+    words += [f"--config.{k}={x}" for k, x in (SMALL | own).items()]
     assert main(words) == 0
 
   return run

@@ -104,7 +104,7 @@ def test_a_whole_clip_is_one_file(service, files, write_video, tmp_path):
     ({"clip": b"RIFF____WAVEfmt "}, 422, "cannot be read"),
     ({"audio": b"\x93NUMPY\x01\x00torn"}, 422, "not a NumPy array file"),
     ({"clip": b"PK\x03\x04torn"}, 422, "not an .npz"),
-    ({}, 400, "malformed"),
+    ({}, 422, "neither audio nor visual"),
     ({"sound": b"x"}, 422, "no file may be called 'sound'"),
     ({"../../x": b"x"}, 422, "no file may be called '../../x'"),
     ({"text": "hello"}, 422, "no text may be called 'text'"),

@@ -52,7 +52,7 @@ async def receive(
     HTTPException: 400 malformed, 408 too slow, 413 too large, 415 another type,
       422 other fields.
   """
-  form = _Form(_boundary(request), folder, files, texts)
+  form = _open_form(request, folder, files, texts)
   limit = options.max_bytes + _ENVELOPE
   if _stated_length(request) > limit:
     raise _too_large(options)
@@ -75,6 +75,15 @@ async def receive(
     raise HTTPException(400, f"the form is malformed: {error}") from error
   finally:
     form.close()
+
+
+def _open_form(
+  request: Request, folder: Path, files: Sequence[str], texts: Sequence[str]
+) -> "_Form":
+  try:
+    return _Form(_boundary(request), folder, files, texts)
+  except FormParserError as error:
+    raise HTTPException(400, f"the form is malformed: {error}") from error
 
 
 async def _next(stream: Any, seconds: float) -> bytes:
