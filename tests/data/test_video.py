@@ -490,6 +490,13 @@ def test_files_that_are_no_video(tmp_path, content, message):
     read_video(tmp_path / "a.flv")
 
 
+def test_no_more_is_read_than_may_be(write_video, tmp_path):
+  path = write_video(tmp_path / "a.mp4", 3.0)
+  assert len(read_video(path, max_seconds=3.0)) == 3
+  with pytest.raises(UserError, match=r"a\.mp4 lasts longer than 1\.5 s"):
+    read_video(path, max_seconds=1.5)
+
+
 def test_missing_videos(tmp_path):
   with pytest.raises(UserError, match="is missing; expected a media file"):
     read_video(tmp_path / "none.flv")
