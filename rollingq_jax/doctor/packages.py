@@ -30,6 +30,7 @@ EXTRAS = {
   "demo": "the digits of configs/av_digits.py",
   "media": "decoding clips",
   "report": "pages and pictures",
+  "serve": "predictions over HTTP",
   "text": "tokenizers of Hugging Face",
   "tpu": "TPUs",
 }

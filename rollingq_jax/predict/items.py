@@ -96,18 +96,31 @@ def item_of(
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-  """Files, and folders of frames, in the order of their names."""
-  for path in sorted(folder.iterdir()):
+  """Files, and folders of frames, in the order of their names.
+
+  The folder itself where it may not be looked into, so that it is missed.
+  """
+  try:
+    found = sorted(folder.iterdir())
+  except OSError:
+    yield folder
+    return
+  for path in found:
     if path.name.startswith("."):
       continue
-    if path.is_dir() and not _holds_images(path):
+    # Links may lead round in a circle.
+    is_searched = path.is_dir() and not path.is_symlink()
+    if is_searched and not _holds_images(path):
       yield from _inside(path)
     else:
       yield path
 
 
 def _holds_images(folder: Path) -> bool:
-  visible = [x for x in folder.iterdir() if not x.name.startswith(".")]
+  try:
+    visible = [x for x in folder.iterdir() if not x.name.startswith(".")]
+  except OSError:
+    return False
   return bool(visible) and all(map(_is_image, visible))
 
 

@@ -62,7 +62,7 @@ def test_what_has_come_in_meanwhile_is_one_batch(model, batcher):
   model.may_go.set()
   answers = [x.result(30) for x in [first, *later]]
   assert [a.output.logits[a.row] for a in answers] == list(range(7))
-  assert model.sizes == [(1, 1), (4, 4), (2, 4)]
+  assert model.sizes == [(1, 1), (4, 4), (2, 2)]
 
 
 def test_whoever_has_gone_is_not_answered(model, batcher):
@@ -83,6 +83,6 @@ def test_a_batch_that_fails_harms_no_other(model, batcher):
 
 def test_sizes():
   assert batch_sizes(1) == [1]
-  assert batch_sizes(4) == [1, 4]
-  assert batch_sizes(10) == [1, 4, 10]
-  assert batch_sizes(64) == [1, 4, 16, 64]
+  assert batch_sizes(4) == [1, 2, 4]
+  assert batch_sizes(10) == [1, 2, 4, 8, 10]
+  assert batch_sizes(64) == [1, 2, 4, 8, 16, 32, 64]

@@ -231,6 +231,14 @@ def test_files_of_one_name_are_one_clip(tmp_path):
   }
 
 
+def test_folders_in_circles_and_empty_ones(tmp_path):
+  (tmp_path / "a.wav").touch()
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "round").symlink_to(tmp_path)
+  names = {Path(x.name).name for x in find_items([tmp_path])}
+  assert names == {"a.wav", "round"}
+
+
 def test_the_content_decides(clips, tmp_path):
   shutil.copy(clips / "clip00.png", tmp_path / "x.wav")
   shutil.copy(clips / "clip00.wav", tmp_path / "y.png")

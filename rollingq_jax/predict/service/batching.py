@@ -115,8 +115,8 @@ class Batcher:
 
 
 def batch_sizes(largest: int) -> list[int]:
-  """Powers of four below the largest, and that one."""
+  """Powers of two below the largest, and that one."""
   sizes = [1]
-  while sizes[-1] * 4 < largest:
-    sizes.append(sizes[-1] * 4)
+  while sizes[-1] * 2 < largest:
+    sizes.append(sizes[-1] * 2)
   return sorted({*sizes, largest})
