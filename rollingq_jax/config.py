@@ -18,7 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, FieldReference, config_flags
+from ml_collections import ConfigDict, config_flags
 
 import rollingq_jax
 from rollingq_jax.errors import UserError
@@ -327,11 +327,10 @@ def _fields(config: Any, prefix: str = "") -> dict[str, type]:
   """Type of every field by its dotted path."""
   types: dict[str, type] = {}
   for key in config:
-    field = config.get_ref(key) if _is_leaf(config, key) else config[key]
-    if isinstance(field, FieldReference):
+    if _is_leaf(config, key):
       types[prefix + key] = config.get_type(key)
     else:
-      types |= _fields(field, f"{prefix}{key}.")
+      types |= _fields(config[key], f"{prefix}{key}.")
   return types
 
 

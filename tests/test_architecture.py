@@ -21,6 +21,7 @@ LAYERS = (
   {"report"},
   {"config"},
   {"analyse", "convert", "doctor", "export", "main", "study"},
+  {"predict"},
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {

@@ -159,6 +159,17 @@ def class_names(config: Any) -> tuple[str, ...]:
   return tuple(read_report(_folder(config.data))["class_names"])
 
 
+def recipe(config: Any) -> Recipe:
+  """How the media of the data in `config.data.data_dir` became arrays."""
+  folder = _folder(config.data)
+  try:
+    return Recipe(**read_report(folder)["recipe"])
+  except (KeyError, TypeError) as error:
+    raise UserError(
+      f"{folder / REPORT_FILE} is damaged: {error}; prepare again"
+    ) from error
+
+
 def find_folder(data_dir: str) -> Path:
   """The folder, or where it is in a bucket its copy on this machine."""
   place = find_path(data_dir)

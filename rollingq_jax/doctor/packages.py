@@ -31,6 +31,7 @@ EXTRAS = {
   "export": "models to take along",
   "media": "decoding clips",
   "report": "pages and pictures",
+  "serve": "predictions over HTTP",
   "text": "tokenizers of Hugging Face",
   "tpu": "TPUs",
 }
