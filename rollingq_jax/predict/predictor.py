@@ -160,7 +160,7 @@ def load_predictor(
   """A predictor of the model in a folder.
 
   Args:
-    model: workdir of a finished run.
+    model: workdir of a finished run, or a folder it was exported to.
     batch_size: clips that the model sees at once.
     limits: of a clip; none by default.
     overrides: `--config.data.data_dir=DIR`, `--config.data.tokenizer=FILE`.
