@@ -35,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
   parser = Parser("predict", "Uses a trained model.", _EPILOG)
   add = parser.add_argument
-  add("model", type=Path, metavar="MODEL", help="workdir of a finished run")
+  add(
+    "model",
+    type=Path,
+    metavar="MODEL",
+    help="workdir of a finished run, or an exported folder",
+  )
   add(
     "clips",
     nargs="*",
