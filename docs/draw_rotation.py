@@ -1,6 +1,6 @@
 """Draws docs/rotation.png: the rotation, and what it leaves alone.
 
-    python docs/draw_rotation.py [FILE]
+python docs/draw_rotation.py [FILE]
 """
 
 import sys
