@@ -1,6 +1,7 @@
 """Comments above the fields of a class as their descriptions in the API."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -14,11 +15,11 @@ class FieldComments(griffe.Extension):
   ) -> None:
     """Called by griffe for each field it has read."""
     del unused
-    parent = attr.parent
-    if attr.docstring or attr.lineno is None or not parent:
+    path = attr.filepath
+    if attr.docstring or not attr.lineno or not isinstance(path, Path):
       return
-    if parent.kind is griffe.Kind.CLASS:
-      text = _above(attr.lines_collection[attr.filepath], attr.lineno)
+    if isinstance(attr.parent, griffe.Class):
+      text = _above(attr.lines_collection[path], attr.lineno)
       if text:
         attr.docstring = griffe.Docstring(text, parent=attr)
 

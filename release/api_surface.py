@@ -29,7 +29,14 @@ def surface(root: Path) -> str:
   Args:
     root: folder of the package.
   """
-  package = griffe.load(PACKAGE, search_paths=[root], resolve_aliases=True)
+  package = griffe.load(
+    PACKAGE,
+    search_paths=[root],
+    # Of this folder, wherever it is called.
+    try_relative_path=False,
+    resolve_aliases=True,
+  )
+  assert isinstance(package, griffe.Module)
   lines = [
     line
     for module in _with_exports(package)
@@ -39,12 +46,12 @@ def surface(root: Path) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _with_exports(module: griffe.Object) -> Iterator[griffe.Object]:
+def _with_exports(module: griffe.Module) -> Iterator[griffe.Module]:
   if module.exports:
     yield module
   for name in sorted(module.modules):
     child = module.modules[name]
-    if not child.is_alias:
+    if isinstance(child, griffe.Module):
       yield from _with_exports(child)
 
 
@@ -57,7 +64,7 @@ def _named(module: griffe.Object, name: str) -> griffe.Object:
   if item.is_module:
     # The function `ogm` out of the module `ogm`, which has taken its name.
     item = item[name]
-  return item.final_target if item.is_alias else item
+  return item.final_target if isinstance(item, griffe.Alias) else item
 
 
 def _described(path: str, item: griffe.Object) -> Iterator[str]:
@@ -65,7 +72,7 @@ def _described(path: str, item: griffe.Object) -> Iterator[str]:
     bases = ", ".join(str(base) for base in item.bases)
     yield f"class {path}({bases})"
     for name, member in item.members.items():
-      if _is_public(name) and not member.is_alias:
+      if _is_public(name) and isinstance(member, griffe.Object):
         yield from _described(f"{path}.{name}", member)
   elif isinstance(item, griffe.Function):
     yield item.signature(return_type=True, name=path)

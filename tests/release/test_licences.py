@@ -86,7 +86,7 @@ def test_a_list_names_the_first_extra_that_brings_a_package(tmp_path):
   other = Found("other", "3", "BSD")
   resolved = [Resolved("", packages), Resolved("report", (*packages, other))]
   write(tmp_path / "licences.csv", resolved)
-  rows = list(csv.reader((tmp_path / "licences.csv").open()))
+  rows = list(csv.reader((tmp_path / "licences.csv").read_text().splitlines()))
   assert rows[1:] == [
     ["", "some-package", "1.0", "MIT"],
     ["report", "other", "3", "BSD"],
