@@ -1,11 +1,13 @@
-"""Formulas of the site as MathML, which browsers draw without a script."""
+"""What MkDocs does with pages besides: formulas, and the changelog."""
 
 import html
 import re
+from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
 
+CHANGELOG = Path(__file__).resolve().parents[1] / "CHANGELOG.md"
 # What pymdownx.arithmatex makes of $ $ and of $$ $$.
 _FORMULA = re.compile(
   r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</\1>',
@@ -13,8 +15,16 @@ _FORMULA = re.compile(
 )
 
 
+def on_page_markdown(markdown: str, page: Any, **unused: Any) -> str:
+  """The changelog in the place of its page, its links as from there."""
+  del unused
+  if page.file.src_uri != "changelog.md":
+    return markdown
+  return CHANGELOG.read_text().replace("](docs/", "](")
+
+
 def on_page_content(content: str, **unused: Any) -> str:
-  """The page with its formulas converted; called by MkDocs."""
+  """Formulas as MathML, which browsers draw without a script."""
   del unused
   return _FORMULA.sub(_as_mathml, content)
 
