@@ -1,12 +1,14 @@
 """What `import rollingq_jax` offers, and what it leaves alone."""
 
 import inspect
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 import rollingq_jax
+from release.api_surface import FILE, surface
 
 SIGNATURES = {
   "init_state": "num_modalities num_heads head_dim",
@@ -36,6 +38,25 @@ def test_the_public_names_are_those_of_the_contract():
     "RollingQState",
     *SIGNATURES,
   }
+
+
+def test_no_public_name_changes_by_accident(repo_root):
+  assert surface(repo_root) == FILE.read_text(), (
+    "a public name, argument, annotation or default is another one; if that is "
+    "meant, run python -m release.api_surface, and see docs/stability.md"
+  )
+
+
+def test_a_changed_default_would_be_seen(repo_root, tmp_path):
+  shutil.copytree(repo_root / "rollingq_jax", tmp_path / "rollingq_jax")
+  path = tmp_path / "rollingq_jax" / "rolling.py"
+  text = path.read_text()
+  path.write_text(text.replace("patience: Scalar = 1", "patience: Scalar = 2"))
+  changed = set(surface(tmp_path).splitlines())
+  names = {
+    x.partition("(")[0] for x in changed - set(surface(repo_root).splitlines())
+  }
+  assert names == {"rollingq_jax.maybe_roll", "rollingq_jax.roll_query"}
 
 
 def test_hyper_parameters_are_given_by_name():

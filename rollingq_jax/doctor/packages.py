@@ -23,7 +23,7 @@ from rollingq_jax.doctor.findings import (
 )
 
 OURS = "rollingq_jax"
-# What each extra is for; dev is for work on the package itself.
+# What each extra is for; dev and docs are for work on the package itself.
 EXTRAS = {
   "beam": "preparation on Apache Beam",
   "cuda": "NVIDIA GPUs",
