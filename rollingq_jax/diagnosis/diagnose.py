@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 
 from rollingq_jax.diagnosis.inputs import (
   AttentionInput,
+  Ids,
   Queries,
   as_ids,
   as_layer,
@@ -96,7 +96,7 @@ class Diagnosis(NamedTuple):
 
 def diagnose(
   attention_inputs: Mapping[str, AttentionInput],
-  modality_ids: ArrayLike,
+  modality_ids: Ids,
   *,
   names: Sequence[str] | None = None,
   queries: Queries = -1,

@@ -1,7 +1,7 @@
 """Checks what `diagnose` is given, and brings it into one form."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +9,11 @@ from jax.typing import ArrayLike
 
 from rollingq_jax.shapes import Array, Bool, Float, Int
 
-# (query, key) or (query, key, mask)
+# Of one layer: (query, key) or (query, key, mask)
 AttentionInput: TypeAlias = Sequence[ArrayLike | None]
+Ids: TypeAlias = ArrayLike | Sequence[Any]
 # Which queries of a sample are looked at; see `diagnose`.
-Queries: TypeAlias = int | slice | ArrayLike | None
+Queries: TypeAlias = slice | ArrayLike | Sequence[Any] | None
 
 
 class Layer(NamedTuple):
@@ -54,7 +55,7 @@ def modality_names(
   return tuple(names)
 
 
-def as_ids(modality_ids: ArrayLike) -> Int[np.ndarray, "... n"]:
+def as_ids(modality_ids: Ids) -> Int[np.ndarray, "... n"]:
   """Ids as an array of integers, [n] or [batch, n].
 
   Raises:

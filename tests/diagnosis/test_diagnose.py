@@ -6,6 +6,7 @@ of running means.
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_a_pooling_query_has_no_positions():
 def test_air_is_that_of_the_package_on_the_same_samples():
   query, key = random_layer()
   parts = [jnp.asarray(key[:, m == IDS]) for m in range(3)]
-  state = accumulate(
+  state = jax.jit(accumulate)(
     init_state(3, HEADS, WIDTH), jnp.asarray(query[:, -1]), parts
   )
   expected = attention_imbalance_rate(state.cosine_means)
