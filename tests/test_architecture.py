@@ -7,11 +7,20 @@ import pytest
 
 # Lower lines may import from upper ones, never the other way round.
 LAYERS = (
-  {"condition", "errors", "files", "jsonl", "presence"},
+  {
+    "capture",
+    "colours",
+    "condition",
+    "errors",
+    "files",
+    "jsonl",
+    "presence",
+    "shapes",
+  },
   {"cluster", "command", "together", "unpickle"},
   {"means", "rotation"},
   {"rolling"},
-  {"progressive"},
+  {"diagnosis", "progressive"},
   {"balance", "data"},
   {"workdir"},
   {"models"},
@@ -29,14 +38,15 @@ ONLY = {
   "command": {"errors"},
   "together": {"errors", "presence"},
   "unpickle": {"errors"},
-  "rotation": set(),
-  "means": set(),
-  "rolling": {"means", "rotation"},
-  "progressive": {"rolling", "rotation"},
+  "rotation": {"shapes"},
+  "means": {"shapes"},
+  "rolling": {"means", "rotation", "shapes"},
+  "diagnosis": {"colours", "errors", "means", "rolling", "rotation", "shapes"},
+  "progressive": {"rolling", "rotation", "shapes"},
   "balance": set(),
   "data": {"command", "errors", "jsonl", "unpickle"},
   "workdir": {"cluster", "data", "errors", "files"},
-  "report": {"command", "condition", "errors", "jsonl"},
+  "report": {"colours", "command", "condition", "errors", "jsonl"},
 }
 FORBIDDEN = {"tensorflow", "torch"}
 
