@@ -89,7 +89,7 @@ def _jitted(
 
 
 def _config(fields: dict[str, Any], folder: Path) -> Any:
-  config = complete(fields)
+  config: Any = complete(fields)
   tokenizer = folder / TOKENIZER_FILE
   if config.data.tokenizer is not None:
     if not tokenizer.is_file():

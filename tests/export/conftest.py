@@ -31,6 +31,8 @@ class Small(NamedTuple):
   config: Any
   inputs: dict[str, Input]
   model: Any
+  # Shapes of its variables.
+  template: Any
   weights: dict[str, np.ndarray]
 
 
@@ -56,12 +58,13 @@ def make_small(repo_root: Path) -> Callable[..., Small]:
     )
     inputs = inputs_of(example, config.modalities)
     model = serving_model(config, is_folded=False)
-    template = flat_template(template_of(model, inputs))
+    template = template_of(model, inputs)
     rng = np.random.default_rng(0)
     weights = {
-      name: _random(rng, name, x.shape, x.dtype) for name, x in template.items()
+      name: _random(rng, name, x.shape, x.dtype)
+      for name, x in flat_template(template).items()
     }
-    return Small(config, inputs, model, weights)
+    return Small(config, inputs, model, template, weights)
 
   return make
 

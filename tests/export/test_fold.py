@@ -1,22 +1,19 @@
-"""The folded model is the trained one, without a rotation in it."""
+"""Folding changes query projections, and nothing else.
 
-import jax
+That the folded model answers the same is held by test_program.py.
+"""
+
 import numpy as np
 import pytest
 
 from rollingq_jax.export.fold import fold_rotations, rotate
 from rollingq_jax.export.model import serving_model, template_of
-from rollingq_jax.export.program import largest_difference, make_answer
 from rollingq_jax.pretrained.rules import flat_template
-
-pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 # Every fusion with a query that can be rolled.
 ROLLING = (
-  "fusion=attention",
   "fusion=attention,heads=4",
   "fusion=attention,layers=3,heads=2",
-  "fusion=attention,layers=2,extras=loss+gated,gate=on",
   "fusion=mbt,heads=2",
   "fusion=mult,rollingq=on,heads=2",
   "fusion=jmt,rollingq=on,heads=2",
@@ -44,37 +41,14 @@ def small(request, make_small):
   return make_small(f"av_digits.py:{request.param}", OVERRIDES, EXAMPLE)
 
 
-def _answer(small, *, is_folded):
-  model = serving_model(small.config, is_folded=is_folded)
-  template = template_of(model, small.inputs)
-  return template, jax.jit(make_answer(model, template, small.config.task))
-
-
-def _unrolled(weights):
-  """The same without any rotation."""
-  return {
-    name: np.tile(np.eye(x.shape[1], dtype=x.dtype), (len(x), 1, 1))
-    if name.endswith("/rotation")
-    else x
-    for name, x in weights.items()
-  }
-
-
-def test_every_fusion_that_rolls_answers_the_same_folded(small, random_batch):
-  batch, folded = random_batch(small.inputs, 7), fold_rotations(small.weights)
-  template, answer_folded = _answer(small, is_folded=True)
-  assert set(flat_template(template)) == set(folded)
-  assert not [name for name in folded if name.startswith("rollingq/")]
-  _, answer = _answer(small, is_folded=False)
-  trained = answer(small.weights, batch)
-  assert largest_difference(trained, answer_folded(folded, batch)) < 1e-5
-  # The rotations that are folded are not nothing.
-  unrolled = answer(_unrolled(small.weights), batch)
-  assert largest_difference(trained, unrolled) > 1e-3
-
-
-def test_only_query_projections_change(small):
+def test_a_fold_has_the_variables_of_the_folded_model(small):
   folded = fold_rotations(small.weights)
+  model = serving_model(small.config, is_folded=True)
+  template = flat_template(template_of(model, small.inputs))
+  assert {name: x.shape for name, x in template.items()} == {
+    name: x.shape for name, x in folded.items()
+  }
+  assert not [name for name in folded if name.startswith("rollingq/")]
   changed = {
     name
     for name, x in folded.items()
