@@ -47,7 +47,7 @@ def surface(root: Path) -> str:
 
 
 def _with_exports(module: griffe.Module) -> Iterator[griffe.Module]:
-  if module.exports:
+  if module.exports and module.is_init_module:
     yield module
   for name in sorted(module.modules):
     child = module.modules[name]
