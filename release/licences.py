@@ -6,15 +6,14 @@ from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 # Copyleft, weak or strong, and what is not free, in the words of SPDX and of
-# the classifiers.
+# classifiers.
 _BINDING = re.compile(
   r"\b(A?L?GPL|MPL|EPL|EUPL|CDDL|SSPL|OSL|CC-BY-SA)|GNU|Mozilla Public|"
   r"Eclipse Public|European Union Public|Proprietary|Terms of|unknown",
   re.IGNORECASE,
 )
 
-# Names, or patterns of them, of what has such a licence, and why it may be
-# there.
+# Names, or patterns of them, of what has such a licence, and why it may.
 EXCEPTIONS = {
   "certifi": "MPL-2.0, of requests and of tensorflow-datasets: a list of "
   "certificates, used unchanged",

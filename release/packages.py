@@ -23,6 +23,8 @@ NEEDED = (
   "rollingq_jax/py.typed",
   "rollingq_jax/configs/base.py",
   "rollingq_jax/configs/av_digits.py",
+  "rollingq_jax/export/templates/card.md.j2",
+  "rollingq_jax/predict/templates/page.html.j2",
   "rollingq_jax/report/paper.json",
   "rollingq_jax/report/templates/report.html.j2",
   f"rollingq_jax-{__version__}.dist-info/licenses/LICENSE",
