@@ -309,7 +309,8 @@ def to_patches(
   if height % rows or width % columns:
     raise UserError(
       f"patches of {rows} x {columns} pixels do not tile frames of "
-      f"{height} x {width}; choose a patch_size that divides them"
+      f"{height} x {width}; choose another patch_size in "
+      "config.model.encoders, or size in config.data.shapes"
     )
   shape = (batch, frames, height // rows, rows, width // columns, columns)
   x = x.reshape(*shape, channels).transpose(0, 1, 2, 4, 3, 5, 6)
