@@ -66,7 +66,7 @@ def _draw_curves(part: Any, found: Any) -> None:
   share.set_title("attention share (dotted: share of tokens)")
   share.set_ylim(0, 1)
   gap.set_title("key gap / length of mean keys")
-  gap.set_ylim(bottom=0)
+  gap.set_ylim(0, 1.05 * np.nanmax(found.relative_key_gap, initial=0.1))
   for axis in (air, share, gap):
     _finish(axis, found)
   part.legend(

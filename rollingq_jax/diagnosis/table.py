@@ -18,7 +18,7 @@ def as_text(rows: Sequence[Row], modalities: Sequence[str]) -> str:
   for title, name, form in (
     ("AIR", "air", "+.2f"),
     ("share", "share", ".2f"),
-    ("of tokens", "token_share", ".2f"),
+    ("tokens", "token_share", ".2f"),
   ):
     for modality in modalities:
       values = [row[f"{name}/{modality}"] for row in rows]
