@@ -28,6 +28,7 @@ EXTRAS = {
   "beam": "preparation on Apache Beam",
   "cuda": "NVIDIA GPUs",
   "demo": "the digits of configs/av_digits.py",
+  "examples": "the scripts and the notebook of examples/",
   "media": "decoding clips",
   "report": "pages and pictures",
   "text": "tokenizers of Hugging Face",
