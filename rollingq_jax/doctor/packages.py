@@ -28,6 +28,7 @@ EXTRAS = {
   "beam": "preparation on Apache Beam",
   "cuda": "NVIDIA GPUs",
   "demo": "the digits of configs/av_digits.py",
+  "examples": "the scripts and the notebook of examples/",
   "export": "models to take along",
   "media": "decoding clips",
   "report": "pages and pictures",
