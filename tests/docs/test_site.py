@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,22 +73,6 @@ def test_the_search_knows_the_pages(site):
   index = json.loads((site / "search" / "search_index.json").read_text())
   found = {x["location"] for x in index["docs"] if "procrustes" in x["text"]}
   assert any(location.startswith("method.html") for location in found)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-  playwright = pytest.importorskip("playwright.sync_api")
-  names = ("chromium", "chromium-browser", "google-chrome")
-  found = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, names)), None
-  )
-  if found is None:
-    pytest.skip("no Chromium; apt-get install chromium, or set CHROMIUM")
-  with playwright.sync_playwright() as driver:
-    options = {"executable_path": found, "args": ["--no-sandbox"]}
-    browser = driver.chromium.launch(**options)
-    yield browser
-    browser.close()
 
 
 @pytest.mark.parametrize(
