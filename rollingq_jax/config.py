@@ -18,7 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
 import rollingq_jax
 from rollingq_jax.errors import UserError
@@ -153,7 +153,11 @@ def read_config(
   path = workdir / "config.json"
   if not path.is_file():
     raise UserError(f"{workdir} has no config.json; expected a run's workdir")
-  config = complete(_read_json(path))
+  config = load_config("configs/base.py")
+  there = _read_json(path)
+  there.pop(_OF_MACHINE, None)
+  with config.unlocked():
+    config.update(there)
   pairs = _joined(overrides, _fields(config))
   for key, _ in pairs:
     if not key.startswith(tuple(allowed)):
@@ -162,18 +166,6 @@ def read_config(
         f"{', '.join(f'config.{name}' for name in allowed)} may differ"
       )
   _override(config, pairs)
-  return config
-
-
-def complete(fields: dict[str, Any]) -> ConfigDict:
-  """The config of a run's fields.
-
-  Fields that came after the run, and those of its machine, have their defaults.
-  """
-  config = load_config("configs/base.py")
-  of_run = {key: x for key, x in fields.items() if key != _OF_MACHINE}
-  with config.unlocked():
-    config.update(of_run)
   return config
 
 
@@ -327,10 +319,11 @@ def _fields(config: Any, prefix: str = "") -> dict[str, type]:
   """Type of every field by its dotted path."""
   types: dict[str, type] = {}
   for key in config:
-    if _is_leaf(config, key):
+    field = config.get_ref(key) if _is_leaf(config, key) else config[key]
+    if isinstance(field, FieldReference):
       types[prefix + key] = config.get_type(key)
     else:
-      types |= _fields(config[key], f"{prefix}{key}.")
+      types |= _fields(field, f"{prefix}{key}.")
   return types
 
 

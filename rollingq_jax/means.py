@@ -6,8 +6,7 @@ difference of two means can overflow, and an empty mean is 0.
 
 import jax
 import jax.numpy as jnp
-
-from rollingq_jax.shapes import Array, Bool, Float
+from jaxtyping import Array, Bool, Float
 
 
 def token_mean(

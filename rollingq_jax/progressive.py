@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from rollingq_jax.rolling import (
   RollingQInfo,
@@ -23,7 +24,6 @@ from rollingq_jax.rolling import (
   maybe_roll,
 )
 from rollingq_jax.rotation import RotationMethod
-from rollingq_jax.shapes import Array, Bool, Int
 
 
 class RollingTurn(NamedTuple):

@@ -16,8 +16,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-
-from rollingq_jax.shapes import Array, Float
+from jaxtyping import Array, Float
 
 RotationMethod = Literal["plane", "procrustes"]
 

@@ -71,15 +71,8 @@ class DecodeClip(grain.transforms.RandomMap):
 
   def random_map(self, element: Any, rng: np.random.Generator) -> Any:
     """Arrays of the modalities, their masks, and the label or target."""
-    kept = self.arrays(media_of(element), rng)
-    label = np.asarray(element["label"])
-    if np.issubdtype(label.dtype, np.integer):
-      return kept | {"label": label.astype(np.int32)}
-    return kept | {"target": label.astype(np.float32)}
-
-  def arrays(self, media: Media, rng: np.random.Generator) -> Element:
-    """Arrays of the modalities, and the masks of those that have one."""
-    shape, made = self._shape, Element()
+    media, shape = media_of(element), self._shape
+    made: Element = {}
     if shape.audio is not None:
       made |= _sequence("audio", media.audio, shape.audio)
     if shape.visual is not None and len(shape.visual) == 2:
@@ -90,12 +83,16 @@ class DecodeClip(grain.transforms.RandomMap):
       made |= _sequence("text", media.words, shape.text)
     elif shape.text is not None and self._tokenizer is not None:
       made |= _text(media, shape.text, self._tokenizer)
-    return {
+    kept = {
       name: x
       for name, x in made.items()
       if not name.endswith("_mask")
-      or name.removesuffix("_mask") in shape.masked
+      or name.removesuffix("_mask") in self._shape.masked
     }
+    label = np.asarray(element["label"])
+    if np.issubdtype(label.dtype, np.integer):
+      return kept | {"label": label.astype(np.int32)}
+    return kept | {"target": label.astype(np.float32)}
 
   def _visual(
     self,
@@ -144,14 +141,9 @@ def make_decoder(
     DecodeClip,
     shape,
     crop_each_frame=data.crop_each_frame,
-    canvas=canvas_of(data),
+    canvas=tuple(data.canvas) if data.resize_on_device else None,
     tokenizer=tokenizer,
   )
-
-
-def canvas_of(data: Any) -> tuple[int, int] | None:
-  """Height and width that whole frames are put on, if they are."""
-  return tuple(data.canvas) if data.resize_on_device else None
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:

@@ -50,10 +50,7 @@ POOLS = ("paper", "attention")
 
 
 def build_model(
-  config: Any,
-  sharding: jax.sharding.Sharding | None = None,
-  *,
-  is_folded: bool = False,
+  config: Any, sharding: jax.sharding.Sharding | None = None
 ) -> MultimodalClassifier:
   """The classifier that a config describes.
 
@@ -61,8 +58,6 @@ def build_model(
     config: `modalities`, `num_classes`, `data.shapes` and `model`, as in
       configs/base.py.
     sharding: of activations between blocks; None leaves it to XLA.
-    is_folded: whether its parameters are to be those of a trained model with
-      the rotations in them: no query is rotated.
 
   Raises:
     UserError: an unknown encoder or fusion, or a fusion that does not go
@@ -78,7 +73,7 @@ def build_model(
     )
   return MultimodalClassifier(
     encoders={name: _build_encoder(model, name, sharding) for name in names},
-    fusion=_build_fusion(config, sharding, is_folded),
+    fusion=_build_fusion(model, names, config.num_classes, sharding),
     num_classes=config.num_classes,
     mixer=_build_mixer(model, sharding),
     heads=_build_heads(config),
@@ -189,10 +184,11 @@ def _build_mixer(model: Any, sharding: Any) -> nn.Module | None:
   return BottleneckMixer(bottleneck.depth, block, bottleneck.num_tokens)
 
 
-def _build_fusion(config: Any, sharding: Any, is_folded: bool) -> nn.Module:
-  model, num_classes = config.model, config.num_classes
+def _build_fusion(
+  model: Any, names: tuple[str, ...], num_classes: int, sharding: Any
+) -> nn.Module:
   dtype = jnp.dtype(model.dtype)
-  condition = model.condition or config.modalities[0]
+  condition = model.condition or names[0]
   if model.fusion in ("unimodal", "concat"):
     return ConcatFusion(num_classes, dtype)
   if model.fusion == "sum":
@@ -204,17 +200,15 @@ def _build_fusion(config: Any, sharding: Any, is_folded: bool) -> nn.Module:
   if model.fusion == "gated":
     return GatedFusion(num_classes, condition, model.width, dtype)
   if model.fusion in POOLING:
-    return _build_pooling(model, num_classes, is_folded)
+    return _build_pooling(model, num_classes)
   if model.fusion in ATTENDING:
-    return _build_attention(model, num_classes, sharding, is_folded)
+    return _build_attention(model, num_classes, sharding)
   raise UserError(
     f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
   )
 
 
-def _build_attention(
-  model: Any, num_classes: int, sharding: Any, is_folded: bool
-) -> nn.Module:
+def _build_attention(model: Any, num_classes: int, sharding: Any) -> nn.Module:
   """A hook for each layer; every layer rolls by itself."""
   attention = model.attention
   block = _block(model, attention.num_heads, sharding)
@@ -223,27 +217,20 @@ def _build_attention(
     num_heads=attention.num_heads,
     dropout=attention.dropout,
     cls_std=attention.cls_std,
-    process_query=_query_hook(model, is_folded),
+    process_query=_query_hook(model),
     inner_layers=tuple(
-      FusionLayer(
-        block,
-        attention.dropout,
-        _query_hook(model, is_folded),
-        has_cls_query=is_folded and has_query(model),
-      )
+      FusionLayer(block, attention.dropout, _query_hook(model))
       for _ in range(attention.depth - 1)
     ),
     dtype=jnp.dtype(model.dtype),
   )
 
 
-def _query_hook(model: Any, is_folded: bool) -> ProcessQuery | None:
-  if not has_query(model):
-    return zero_query if model.fusion == "uniform" else None
-  return None if is_folded else RollingQuery()
+def _query_hook(model: Any) -> ProcessQuery:
+  return zero_query if model.fusion == "uniform" else RollingQuery()
 
 
-def _build_pooling(model: Any, num_classes: int, is_folded: bool) -> nn.Module:
+def _build_pooling(model: Any, num_classes: int) -> nn.Module:
   """MulT, JMT or MMML."""
   cross, attention = model.cross, model.attention
   by_attention = model.pool == "attention"
@@ -254,7 +241,7 @@ def _build_pooling(model: Any, num_classes: int, is_folded: bool) -> nn.Module:
     "dropout": cross.dropout,
     "pool_heads": attention.num_heads,
     "cls_std": attention.cls_std,
-    "process_query": _query_hook(model, is_folded),
+    "process_query": RollingQuery() if by_attention else None,
     "dtype": jnp.dtype(model.dtype),
   }
   hidden_width = model.mlp_ratio * model.width

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from rollingq_jax.data.datasets.digits import (
-  SIZE,
   Images,
   Recordings,
   packaged_images,
@@ -60,8 +59,7 @@ def load(config: Any) -> Dataset:
   audio_rows = _split_recordings(recordings, config.data, rng)
   image_rows = _split_rows(len(images.labels), images.is_test, IMAGE_PARTS, rng)
   _check_sizes(audio_rows, image_rows)
-  sound = _sound_scale(recordings.features, audio_rows[0], num_frames)
-  audio = _standardised_audio(recordings.features, num_frames, sound)
+  audio = _standardised_audio(recordings.features, audio_rows[0], num_frames)
   scale = _scale(images.pixels[image_rows[0]])
   splits = {}
   for name, rows, pool in zip(SPLITS, audio_rows, image_rows, strict=True):
@@ -76,23 +74,7 @@ def load(config: Any) -> Dataset:
       arrays["audio_mask"] = audio[1][rows]
     splits[name] = ArraySource(arrays)
   digits = tuple(str(digit) for digit in range(10))
-  media = {
-    "kind": "digits",
-    "audio": {
-      # Of the packaged recordings nobody has the sound.
-      "features": "log_mel" if config.data.data_dir else "mfcc",
-      "frames": num_frames,
-      "mean": sound[0].tolist(),
-      "deviation": sound[1].tolist(),
-    },
-    "visual": {
-      "height": SIZE[0],
-      "width": SIZE[1],
-      "mean": float(scale[0]),
-      "deviation": float(scale[1]),
-    },
-  }
-  return Dataset(splits, digits, _note(config.data), media=media)
+  return Dataset(splits, digits, _note(config.data))
 
 
 def load_raw(config: Any) -> Dataset:
@@ -208,21 +190,12 @@ def _pair(
   return np.array([rng.choice(by_digit[label]) for label in labels])
 
 
-def _sound_scale(
+def _standardised_audio(
   features: list[np.ndarray], train: np.ndarray, num_frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and deviation of each feature over the frames that are kept."""
-  seen = np.concatenate([features[row][:num_frames] for row in train])
-  return seen.mean(axis=0), seen.std(axis=0)
-
-
-def _standardised_audio(
-  features: list[np.ndarray],
-  num_frames: int,
-  scale: tuple[np.ndarray, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
   """Frames [n, num_frames, f], cut or zero-padded, and their mask."""
-  mean, std = scale
+  seen = np.concatenate([features[row][:num_frames] for row in train])
+  mean, std = seen.mean(axis=0), seen.std(axis=0)
   frames = np.zeros((len(features), num_frames, len(mean)), np.float32)
   mask = np.zeros((len(features), num_frames), bool)
   for row, values in enumerate(features):

@@ -1,1 +1,0 @@
-"""What `.ci/release` checks before a version is given out."""

@@ -1,1 +1,0 @@
-"""Modality bias in any model's attention, seen from its queries and keys."""

@@ -1,1 +1,0 @@
-"""A trained model as a folder to take along: weights, program, card."""

@@ -1,1 +1,0 @@
-"""Predictions over HTTP: `python -m rollingq_jax.predict MODEL --serve`."""
