@@ -57,8 +57,9 @@ SUITES: dict[str, Suite] = {
 def main(argv: Sequence[str] | None = None) -> int:
   """Measures, prints each table as it is done, writes all of them."""
   args = _parser().parse_args(argv)
-  suites = SUITES | _pytorch(args.reference)
-  names = [x for x in args.suite.split(",") if x] or list(suites)
+  asked = [x for x in args.suite.split(",") if x]
+  suites = SUITES | _pytorch(args.reference, is_asked="pytorch" in asked)
+  names = asked or list(suites)
   unknown = [x for x in names if x not in suites]
   if unknown:
     sys.exit(f"--suite: no {unknown[0]!r}; known: {', '.join(suites)}")
@@ -82,14 +83,14 @@ def _measured(suites: Sequence[Suite], *, quick: bool) -> list[Table]:
   return made
 
 
-def _pytorch(reference: Path | None) -> dict[str, Suite]:
+def _pytorch(reference: Path | None, *, is_asked: bool) -> dict[str, Suite]:
   """The suite against PyTorch, where that is installed."""
   if importlib.util.find_spec("torch") is not None:
     from benchmarks import pytorch
 
     return {"pytorch": partial(pytorch.tables, reference=reference)}
-  if reference is not None:
-    sys.exit("--reference needs PyTorch: pip install torch")
+  if is_asked or reference is not None:
+    sys.exit("the suite pytorch needs PyTorch: pip install torch")
   return {}
 
 

@@ -244,10 +244,11 @@ def test_an_unknown_suite_is_one_line():
     run.main(["--suite=fast"])
 
 
-def test_their_code_without_pytorch_is_one_line(monkeypatch, tmp_path):
+@pytest.mark.parametrize("option", ["--reference=DIR", "--suite=pytorch"])
+def test_the_suite_without_pytorch_is_one_line(option, monkeypatch):
   monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(SystemExit, match="--reference needs PyTorch"):
-    run.main([f"--reference={tmp_path}"])
+  with pytest.raises(SystemExit, match="pytorch needs PyTorch"):
+    run.main([option])
 
 
 def test_markdown_has_facts_below_the_rows():

@@ -267,9 +267,9 @@ def _attention_weights(
 ) -> Float[Array, "b n h"]:
   """softmax over all tokens of z (W_k q) / sqrt(d), in float32.
 
-  The bias, if there is one, is added to these scores. Without b_k q its
-  gradient is 0, not the rounding of a sum that is 0: Adam would make whole
-  steps of that, and the mean keys that AIR is measured with would wander.
+  `bias`, if there is one, is added to these scores. b_k q is left out, so that
+  b_k's gradient is 0 and not the rounding of a sum that is 0: Adam would make
+  whole steps of that, and the mean keys that AIR reads would wander.
   """
   query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
   direction = jnp.einsum("dhk,qhk->qdh", w_k, query)
