@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from rollingq_jax.diagnosis.diagnose import Diagnosis, diagnose
   from rollingq_jax.rolling import (
     RollingQInfo,
     RollingQState,
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+  "Diagnosis",
   "RollingQInfo",
   "RollingQState",
   "accumulate",
   "anchor_weights",
   "attention_imbalance_rate",
   "balanced_anchor",
+  "diagnose",
   "init_state",
   "maybe_roll",
   "roll_query",
@@ -38,11 +41,18 @@ __all__ = [
   "rotation_between",
 ]
 
+# Of the names that are not in `rolling`.
+_MODULES = {
+  "Diagnosis": "diagnosis.diagnose",
+  "diagnose": "diagnosis.diagnose",
+  "rotation_between": "rotation",
+}
+
 
 def __getattr__(name: str) -> Any:
   # Only when it is asked for: help, mistakes and a JAX that cannot be loaded
   # are to be answered without JAX.
   if name not in __all__:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  module = "rotation" if name == "rotation_between" else "rolling"
-  return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+  module = f"{__name__}.{_MODULES.get(name, 'rolling')}"
+  return getattr(importlib.import_module(module), name)

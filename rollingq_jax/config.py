@@ -18,7 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, FieldReference, config_flags
+from ml_collections import ConfigDict, config_flags
 
 import rollingq_jax
 from rollingq_jax.errors import UserError
@@ -153,11 +153,7 @@ def read_config(
   path = workdir / "config.json"
   if not path.is_file():
     raise UserError(f"{workdir} has no config.json; expected a run's workdir")
-  config = load_config("configs/base.py")
-  there = _read_json(path)
-  there.pop(_OF_MACHINE, None)
-  with config.unlocked():
-    config.update(there)
+  config = complete(_read_json(path))
   pairs = _joined(overrides, _fields(config))
   for key, _ in pairs:
     if not key.startswith(tuple(allowed)):
@@ -166,6 +162,18 @@ def read_config(
         f"{', '.join(f'config.{name}' for name in allowed)} may differ"
       )
   _override(config, pairs)
+  return config
+
+
+def complete(fields: dict[str, Any]) -> ConfigDict:
+  """The config of a run's fields.
+
+  Fields that came after the run, and those of its machine, have their defaults.
+  """
+  config = load_config("configs/base.py")
+  of_run = {key: x for key, x in fields.items() if key != _OF_MACHINE}
+  with config.unlocked():
+    config.update(of_run)
   return config
 
 
@@ -319,11 +327,10 @@ def _fields(config: Any, prefix: str = "") -> dict[str, type]:
   """Type of every field by its dotted path."""
   types: dict[str, type] = {}
   for key in config:
-    field = config.get_ref(key) if _is_leaf(config, key) else config[key]
-    if isinstance(field, FieldReference):
+    if _is_leaf(config, key):
       types[prefix + key] = config.get_type(key)
     else:
-      types |= _fields(field, f"{prefix}{key}.")
+      types |= _fields(config[key], f"{prefix}{key}.")
   return types
 
 

@@ -114,11 +114,15 @@ def _write_first_files(workdir: Path, run: Any, state: Any) -> list[str]:
   from rollingq_jax.analysis.cost import cost_lines, measure_cost, save_cost
   from rollingq_jax.analysis.environment import append_environment
   from rollingq_jax.config import save_config
+  from rollingq_jax.data.inputs import INPUTS_FILE, inputs_of
+  from rollingq_jax.files import write_whole
 
   cost = measure_cost(run, state)
   if cluster.process_id() != 0:
     return []
   save_config(run.config, workdir)
+  inputs = inputs_of(run.config, run.dataset, run.example)
+  write_whole(workdir / INPUTS_FILE, inputs.to_json())
   save_cost(cost, workdir)
   append_environment(workdir)
   return cost_lines(cost)

@@ -6,7 +6,8 @@ difference of two means can overflow, and an empty mean is 0.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+
+from rollingq_jax.shapes import Array, Bool, Float
 
 
 def token_mean(

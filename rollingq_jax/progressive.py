@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
 
 from rollingq_jax.rolling import (
   RollingQInfo,
@@ -24,6 +23,7 @@ from rollingq_jax.rolling import (
   maybe_roll,
 )
 from rollingq_jax.rotation import RotationMethod
+from rollingq_jax.shapes import Array, Bool, Int
 
 
 class RollingTurn(NamedTuple):

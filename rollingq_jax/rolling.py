@@ -21,7 +21,6 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from rollingq_jax.means import blend, masked_mean, new_share, token_mean
 from rollingq_jax.rotation import (
@@ -30,6 +29,7 @@ from rollingq_jax.rotation import (
   safe_norm,
   unit,
 )
+from rollingq_jax.shapes import Array, Bool, Float, Int, Shaped
 
 Scalar: TypeAlias = float | int | Shaped[Array, ""]
 Keys: TypeAlias = Sequence[Float[Array, "batch _ heads d"]]

@@ -16,7 +16,8 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+
+from rollingq_jax.shapes import Array, Float
 
 RotationMethod = Literal["plane", "procrustes"]
 

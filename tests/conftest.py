@@ -9,6 +9,7 @@ import gc
 import gzip
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -352,6 +353,23 @@ def every_token() -> Callable[[Any], Any]:
     return encoder.clone(transformer=transformer)
 
   return whole
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+  """A browser without a window; skips where none is installed."""
+  playwright = pytest.importorskip("playwright.sync_api")
+  names = ("chromium", "chromium-browser", "google-chrome")
+  found = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, names)), None
+  )
+  if found is None:
+    pytest.skip("no Chromium; apt-get install chromium, or set CHROMIUM")
+  with playwright.sync_playwright() as driver:
+    options = {"executable_path": found, "args": ["--no-sandbox"]}
+    browser = driver.chromium.launch(**options)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

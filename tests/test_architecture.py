@@ -7,11 +7,20 @@ import pytest
 
 # Lower lines may import from upper ones, never the other way round.
 LAYERS = (
-  {"condition", "errors", "files", "jsonl", "presence"},
+  {
+    "capture",
+    "colours",
+    "condition",
+    "errors",
+    "files",
+    "jsonl",
+    "presence",
+    "shapes",
+  },
   {"cluster", "command", "together", "unpickle"},
   {"means", "rotation"},
   {"rolling"},
-  {"progressive"},
+  {"diagnosis", "progressive"},
   {"balance", "data"},
   {"workdir"},
   {"models"},
@@ -20,7 +29,8 @@ LAYERS = (
   {"analysis"},
   {"report"},
   {"config"},
-  {"analyse", "convert", "doctor", "main", "study"},
+  {"analyse", "convert", "doctor", "export", "main", "study"},
+  {"predict"},
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {
@@ -28,14 +38,15 @@ ONLY = {
   "command": {"errors"},
   "together": {"errors", "presence"},
   "unpickle": {"errors"},
-  "rotation": set(),
-  "means": set(),
-  "rolling": {"means", "rotation"},
-  "progressive": {"rolling", "rotation"},
+  "rotation": {"shapes"},
+  "means": {"shapes"},
+  "rolling": {"means", "rotation", "shapes"},
+  "diagnosis": {"colours", "errors", "means", "rolling", "rotation", "shapes"},
+  "progressive": {"rolling", "rotation", "shapes"},
   "balance": set(),
   "data": {"command", "errors", "jsonl", "unpickle"},
   "workdir": {"cluster", "data", "errors", "files"},
-  "report": {"command", "condition", "errors", "jsonl"},
+  "report": {"colours", "command", "condition", "errors", "jsonl"},
 }
 FORBIDDEN = {"tensorflow", "torch"}
 

@@ -33,11 +33,25 @@ def test_the_code_runs_inside_an_attention(readme):
     "audio_k": normal(4, 5, 2, 8),
     "video_k": normal(4, 3, 2, 8),
   }
-  (code,) = _blocks(readme, "python")
+  code, _ = _blocks(readme, "python")
   exec(code, names)
   assert names["query"].shape == (4, 2, 8)
   assert float(names["rolling"].weight) == 4.0
   assert not names["info"].rolled.any()
+
+
+def test_the_code_that_looks_for_bias_runs(readme, monkeypatch, tmp_path):
+  pytest.importorskip("matplotlib")
+  monkeypatch.chdir(tmp_path)
+  rng = np.random.default_rng(0)
+  names = {
+    "queries": rng.normal(size=(2, 3, 2, 8)),
+    "keys": rng.normal(size=(2, 85, 2, 8)),
+  }
+  _, code = _blocks(readme, "python")
+  exec(code, names)
+  assert names["found"].token_share[0, 1] == pytest.approx(20 / 84)
+  assert (tmp_path / "bias.png").is_file()
 
 
 def test_the_test_command_is_what_ci_runs(readme, repo_root):

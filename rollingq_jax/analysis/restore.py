@@ -13,21 +13,25 @@ from rollingq_jax.training.state import TrainState
 
 
 class Trained(NamedTuple):
-  """A run and the parameters that it was tested with."""
+  """A run and parameters that it came to."""
 
   run: Run
   state: TrainState
 
 
 def restore(
-  config: Any, workdir: Path, devices: Sequence[Any] | None = None
+  config: Any,
+  workdir: Path,
+  devices: Sequence[Any] | None = None,
+  checkpoint: str | None = None,
 ) -> Trained:
-  """Data, model and tested parameters of a finished run.
+  """Data, model and parameters of a finished run.
 
   Args:
     config: of the run.
     workdir: its folder.
     devices: all there are if None.
+    checkpoint: best or last; the one that was tested if None.
 
   Raises:
     UserError: a run that is not finished, or whose data or checkpoints are
@@ -40,7 +44,7 @@ def restore(
   run, state = prepare(config, devices)
   keep = config.checkpoint.max_to_keep
   with Checkpoints(workdir, keep, print, run.task.rank) as checkpoints:
-    if config.evaluation.checkpoint == "best":
+    if (checkpoint or config.evaluation.checkpoint) == "best":
       return Trained(run, checkpoints.restore_best(state))
     if checkpoints.latest_step() != run.total_steps:
       raise UserError(

@@ -1,5 +1,6 @@
 """Sound files to waveforms, and waveforms to features."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from rollingq_jax.data.container import (
   TOLERATED_SHARE,
   check_exists,
+  check_length,
   decode,
   require,
 )
@@ -36,13 +38,16 @@ _UNKNOWN_SIZE = 0x7FFFF000
 _BLOCK = 1 << 20
 
 
-def read_audio(path: Path) -> tuple[np.ndarray, int]:
+def read_audio(
+  path: Path, max_seconds: float = math.inf
+) -> tuple[np.ndarray, int]:
   """Mono float32 waveform in [-1, 1] and its sampling rate in Hz.
 
   The content decides, whatever the file is called: libsndfile reads wav,
   flac, ogg, mp3 and aiff, PyAV the rest (flv, mp4, webm, m4a). Channels are
   averaged. UserError where the file is missing, unreadable, cut off, without
-  sound or not finite. An ogg that was cut off between two pages passes.
+  sound, not finite, or longer than `max_seconds`, of which no more is read. An
+  ogg that was cut off between two pages passes.
   """
   check_exists(path)
   soundfile = require("soundfile", "soundfile")
@@ -50,10 +55,11 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     file = soundfile.SoundFile(path)
   # TypeError: a name in .raw, for which soundfile wants to be told the rate.
   except (soundfile.LibsndfileError, TypeError):
-    channels, rate = _read_container(path)
+    channels, rate = _read_container(path, max_seconds)
   else:
     with file:
-      channels, rate = _read_soundfile(soundfile, file, path), file.samplerate
+      channels = _read_soundfile(soundfile, file, path, max_seconds)
+      rate = file.samplerate
   return _checked(path, channels).mean(axis=1), rate
 
 
@@ -145,13 +151,17 @@ def _fbank(options: Any, waveform: np.ndarray) -> np.ndarray:
   return frames
 
 
-def _read_soundfile(soundfile: Any, file: Any, path: Path) -> np.ndarray:
+def _read_soundfile(
+  soundfile: Any, file: Any, path: Path, max_seconds: float
+) -> np.ndarray:
   """Float32 [samples, channels]."""
-  blocks = [np.zeros((0, file.channels), np.float32)]
+  blocks, count = [np.zeros((0, file.channels), np.float32)], 0
   try:
     # Block by block: a damaged header may promise more than memory holds.
     while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
       blocks.append(block)
+      count += len(block)
+      check_length(path, count / file.samplerate, max_seconds)
   except soundfile.LibsndfileError as error:
     raise UserError(f"{path} cannot be read as audio: {error}") from error
   channels = np.concatenate(blocks)
@@ -165,14 +175,16 @@ def _read_soundfile(soundfile: Any, file: Any, path: Path) -> np.ndarray:
   return channels
 
 
-def _read_container(path: Path) -> tuple[np.ndarray, int]:
+def _read_container(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
   """Float32 [samples, channels] and the rate, by PyAV."""
   av = require("av", "PyAV (av)")
   # Interleaved: PyAV 18 crashes on the planes of 8 channels.
   interleave = av.AudioResampler(format="flt")
-  blocks, rate = [], 0
+  blocks, rate, count = [], 0, 0
   for frame in decode(path, "audio"):
     rate = rate or frame.sample_rate
+    count += frame.samples
+    check_length(path, count / rate, max_seconds)
     try:
       blocks += interleave.resample(frame)
     except (ValueError, av.FFmpegError) as error:

@@ -71,8 +71,15 @@ class DecodeClip(grain.transforms.RandomMap):
 
   def random_map(self, element: Any, rng: np.random.Generator) -> Any:
     """Arrays of the modalities, their masks, and the label or target."""
-    media, shape = media_of(element), self._shape
-    made: Element = {}
+    kept = self.arrays(media_of(element), rng)
+    label = np.asarray(element["label"])
+    if np.issubdtype(label.dtype, np.integer):
+      return kept | {"label": label.astype(np.int32)}
+    return kept | {"target": label.astype(np.float32)}
+
+  def arrays(self, media: Media, rng: np.random.Generator) -> Element:
+    """Arrays of the modalities, and the masks of those that have one."""
+    shape, made = self._shape, Element()
     if shape.audio is not None:
       made |= _sequence("audio", media.audio, shape.audio)
     if shape.visual is not None and len(shape.visual) == 2:
@@ -83,16 +90,12 @@ class DecodeClip(grain.transforms.RandomMap):
       made |= _sequence("text", media.words, shape.text)
     elif shape.text is not None and self._tokenizer is not None:
       made |= _text(media, shape.text, self._tokenizer)
-    kept = {
+    return {
       name: x
       for name, x in made.items()
       if not name.endswith("_mask")
-      or name.removesuffix("_mask") in self._shape.masked
+      or name.removesuffix("_mask") in shape.masked
     }
-    label = np.asarray(element["label"])
-    if np.issubdtype(label.dtype, np.integer):
-      return kept | {"label": label.astype(np.int32)}
-    return kept | {"target": label.astype(np.float32)}
 
   def _visual(
     self,
@@ -141,9 +144,14 @@ def make_decoder(
     DecodeClip,
     shape,
     crop_each_frame=data.crop_each_frame,
-    canvas=tuple(data.canvas) if data.resize_on_device else None,
+    canvas=canvas_of(data),
     tokenizer=tokenizer,
   )
+
+
+def canvas_of(data: Any) -> tuple[int, int] | None:
+  """Height and width that whole frames are put on, if they are."""
+  return tuple(data.canvas) if data.resize_on_device else None
 
 
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:

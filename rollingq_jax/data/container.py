@@ -9,6 +9,14 @@ from rollingq_jax.errors import UserError
 
 # Formats whose header states how long the file lasts; FFmpeg guesses elsewhere.
 _STATE_DURATION = ("flv", "matroska", "mov")
+# FFmpeg's readers of media. Those of playlists and the like would open other
+# files that the content names.
+_FORMATS = (
+  *("aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "asf", "au", "avi", "caf"),
+  *("dv", "eac3", "flac", "flv", "gif", "h264", "hevc", "ivf", "m4v"),
+  *("matroska", "mov", "mp3", "mpeg", "mpegts", "mpegtsraw", "mpegvideo"),
+  *("mxf", "nut", "ogg", "rm", "w64", "wav", "webm", "wv", "yuv4mpegpipe"),
+)
 # Share of the stated duration that may be missing: headers are rounded.
 TOLERATED_SHARE = 0.05
 
@@ -32,6 +40,14 @@ def check_exists(path: Path) -> None:
     raise UserError(f"{path} is empty; expected a media file")
 
 
+def check_length(path: Path, seconds: float, most: float) -> None:
+  """UserError where a file has gone on for longer than it may."""
+  if seconds > most:
+    raise UserError(
+      f"{path} lasts longer than {most:g} s; cut it, or allow more"
+    )
+
+
 def decode(path: Path, kind: Literal["audio", "video"]) -> Iterator[Any]:
   """Frames (PyAV's AudioFrame or VideoFrame) of the first stream of a kind.
 
@@ -53,11 +69,31 @@ def decode(path: Path, kind: Literal["audio", "video"]) -> Iterator[Any]:
       raise _broken(path, kind, progress, damage)
 
 
+def streams_of(path: Path) -> set[Literal["audio", "video"]]:
+  """Kinds of streams that a media file has; the cover of a song is none.
+
+  Raises:
+    UserError: the file is missing or no media file.
+  """
+  check_exists(path)
+  av = require("av", "PyAV (av)")
+  with _open(av, path) as container:
+    return {
+      kind
+      for kind in ("audio", "video")
+      if _first_stream(av, container, kind) is not None
+    }
+
+
 def _open(av: Any, path: Path) -> Any:
   try:
     # "file:" keeps FFmpeg from reading a protocol into the name of a file;
     # old flv and avi files have tags in any encoding.
-    return av.open(f"file:{path}", metadata_errors="replace")
+    return av.open(
+      f"file:{path}",
+      metadata_errors="replace",
+      options={"format_whitelist": ",".join(_FORMATS)},
+    )
   except av.FFmpegError as error:
     raise UserError(f"{path} cannot be read: {error.strerror}") from error
 

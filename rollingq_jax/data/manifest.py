@@ -91,7 +91,7 @@ class Problem(NamedTuple):
   reason: str
 
 
-def read_manifest(path: AnyPath) -> Manifest:
+def read_manifest(path: AnyPath, *, has_labels: bool = True) -> Manifest:
   """Reads a manifest; the files that it names need not exist.
 
   Labels are all class ids (integers), all class names (ids by the order of
@@ -99,12 +99,18 @@ def read_manifest(path: AnyPath) -> Manifest:
   Without a column `split` all clips are "train", and preparation makes the
   other splits.
 
+  Args:
+    path: of the file.
+    has_labels: if not, the column `label` may be missing, what it holds is not
+      read, and all labels are 0.
+
   Raises:
     UserError: what is wrong in which line; a path that is absolute or has
       `..` or a backslash.
   """
   content = read_bytes(path)
-  clips, names = _parse(path, content, read_class_names(path.parent))
+  known = read_class_names(path.parent) if has_labels else None
+  clips, names = _parse(path, content, known, has_labels)
   return Manifest(clips, names, hashlib.sha256(content).hexdigest())
 
 
@@ -170,16 +176,21 @@ def inside(root: AnyPath, path: Path) -> AnyPath:
 
 
 def _parse(
-  path: AnyPath, content: bytes, known: tuple[str, ...] | None
+  path: AnyPath,
+  content: bytes,
+  known: tuple[str, ...] | None,
+  has_labels: bool = True,
 ) -> tuple[tuple[Clip, ...], tuple[str, ...]]:
   """Clips and class names of a manifest's content."""
   rows = _rows(path, decode(path, content))
-  columns = _columns(*next(rows, (Place(path, 1), [])))
+  columns = _columns(*next(rows, (Place(path, 1), [])), has_labels)
   table = [(place, _fields(place, columns, cells)) for place, cells in rows]
   if not table:
     raise UserError(f"{path} has no clip; expected a row for each")
-  cells = [(place, fields["label"].strip()) for place, fields in table]
-  labels, names = _labels(cells, known)
+  labels, names = [0] * len(table), ()
+  if has_labels:
+    cells = [(place, fields["label"].strip()) for place, fields in table]
+    labels, names = _labels(cells, known)
   clips = tuple(
     _clip(place, fields, label)
     for (place, fields), label in zip(table, labels, strict=True)
@@ -205,7 +216,7 @@ def _rows(path: AnyPath, text: str) -> Iterator[tuple[Place, list[str]]]:
       yield place, cells
 
 
-def _columns(place: Place, cells: list[str]) -> list[str]:
+def _columns(place: Place, cells: list[str], has_labels: bool) -> list[str]:
   columns = [cell.strip() for cell in cells]
   for i, column in enumerate(columns):
     if column not in COLUMNS:
@@ -215,7 +226,8 @@ def _columns(place: Place, cells: list[str]) -> list[str]:
       )
     if column in columns[:i]:
       raise place.error(f"column {column} is there twice")
-  for wanted in (("id",), ("label",), MEDIA):
+  needed = (("id",), ("label",), MEDIA) if has_labels else (("id",), MEDIA)
+  for wanted in needed:
     if not set(wanted) & set(columns):
       raise place.error(f"there is no column {' or '.join(wanted)}; add it")
   return columns

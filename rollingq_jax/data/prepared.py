@@ -6,8 +6,14 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
+from rollingq_jax.data.clips import (
+  ClipShape,
+  DecodeClip,
+  canvas_of,
+  make_decoder,
+)
 from rollingq_jax.data.places import find_path
+from rollingq_jax.data.prepare.media import Recipe, describe_sound
 from rollingq_jax.data.records import (
   REPORT_FILE,
   Entry,
@@ -96,7 +102,41 @@ def load(config: Any) -> Dataset:
   _check_text(index["train"], shape, folder)
   names = tuple(report["class_names"])
   note = f"{report['note']}; {folder / REPORT_FILE}"
-  return Dataset(splits, names, note, config.data.sentiment and not names)
+  is_sentiment = config.data.sentiment and not names
+  media = describe(Recipe(**report["recipe"]), shape, canvas_of(config.data))
+  return Dataset(splits, names, note, is_sentiment, media)
+
+
+def describe(
+  recipe: Recipe, shape: ClipShape, canvas: tuple[int, int] | None
+) -> dict[str, Any]:
+  """How media become samples: `recipe` and `shape` are all that it takes.
+
+  What follows them says the same for whoever does it without this package.
+
+  Args:
+    recipe: that the records were made by.
+    shape: of the arrays of a sample.
+    canvas: height and width that frames are put on, if they are.
+  """
+  made: dict[str, Any] = {
+    "kind": "prepared",
+    "recipe": recipe._asdict(),
+    "shape": shape._asdict(),
+  }
+  if shape.audio is not None:
+    made["audio"] = describe_sound(recipe.audio)
+  if shape.visual is not None and len(shape.visual) == 4:
+    made["visual"] = {
+      "frames_per_second": recipe.fps,
+      "shorter_side": recipe.shorter_side,
+      "chosen": "the centre of each of as many equal segments as there are "
+      "frames in the shape",
+      "resized": "whole, bilinear with antialiasing"
+      if canvas is None
+      else f"by the model, from the upper left corner of {canvas}",
+    }
+  return made
 
 
 def pin_splits(config: Any) -> None:
@@ -117,6 +157,17 @@ def pin_splits(config: Any) -> None:
 def class_names(config: Any) -> tuple[str, ...]:
   """Of the data in `config.data.data_dir`; () for regression."""
   return tuple(read_report(_folder(config.data))["class_names"])
+
+
+def recipe(config: Any) -> Recipe:
+  """How the media of the data in `config.data.data_dir` became arrays."""
+  folder = _folder(config.data)
+  try:
+    return Recipe(**read_report(folder)["recipe"])
+  except (KeyError, TypeError) as error:
+    raise UserError(
+      f"{folder / REPORT_FILE} is damaged: {error}; prepare again"
+    ) from error
 
 
 def find_folder(data_dir: str) -> Path:

@@ -110,6 +110,9 @@ class Dataset(NamedTuple):
   note: str
   # Whether `target` is a sentiment in [-3, 3].
   is_sentiment: bool = False
+  # How raw media become samples, as plain data; see docs/export.md. None where
+  # the samples were made elsewhere.
+  media: Mapping[str, Any] | None = None
 
 
 def check_dataset(

@@ -1,6 +1,7 @@
 """Folders of images and video files to frames."""
 
 import io
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rollingq_jax.data.container import decode, require
+from rollingq_jax.data.container import check_length, decode, require
 from rollingq_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 JPEG_QUALITY = 95
+# What is found under these endings. Others of Pillow's formats start programs.
+_IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 # A time stamp this far on is a broken one rather than a still picture.
 _LONGEST_PAUSE = 600.0
@@ -24,10 +27,13 @@ def read_frames(folder: Path, shorter_side: int = 256) -> np.ndarray:
   """The images of a folder, uint8 [n, height, width, 3], in natural order.
 
   That is frame_2 before frame_10. Takes jpg, jpeg and png; other files and
-  hidden ones are passed over. Upright (EXIF) and resized as in `read_video`.
+  hidden ones are passed over. A file in place of a folder is the only frame.
+  Upright (EXIF) and resized as in `read_video`.
   UserError for a folder without images, an unreadable image, and images of
   different sizes.
   """
+  if folder.is_file():
+    return _stack(folder, [_read_image(folder, shorter_side)])
   if not folder.is_dir():
     raise UserError(f"{folder} is missing; expected a folder of images")
   paths = [path for path in folder.iterdir() if _is_image(path)]
@@ -38,7 +44,11 @@ def read_frames(folder: Path, shorter_side: int = 256) -> np.ndarray:
 
 
 def read_video(
-  path: Path, fps: float = 1.0, shorter_side: int = 256, phase: float = 0.0
+  path: Path,
+  fps: float = 1.0,
+  shorter_side: int = 256,
+  phase: float = 0.0,
+  max_seconds: float = math.inf,
 ) -> np.ndarray:
   """Frames a second of a video, uint8 [n, height, width, 3].
 
@@ -47,12 +57,12 @@ def read_video(
   takes the beginning of each interval, .5 its middle. At least one frame.
   Upright, and so that the shorter side is at most `shorter_side`, by
   torchvision's Resize (bilinear with antialiasing); never enlarged.
-  UserError where the file is missing, unreadable, without video, or where it
-  breaks off, with the number of frames up to there.
+  UserError where the file is missing, unreadable, without video, longer than
+  `max_seconds`, or where it breaks off, with the number of frames up to there.
   """
   if fps <= 0:
     raise UserError(f"a video is sampled at more than 0 frames a second: {fps}")
-  frames = _sample(path, decode(path, "video"), fps, phase)
+  frames = _sample(path, decode(path, "video"), fps, phase, max_seconds)
   return _stack(path, (_upright(frame, shorter_side) for frame in frames))
 
 
@@ -110,7 +120,7 @@ def _natural(name: str) -> list[str | int]:
 def _read_image(path: Path, shorter_side: int) -> np.ndarray:
   image, ops = _pillow(), require("PIL.ImageOps", "Pillow")
   try:
-    with image.open(path) as file:
+    with image.open(path, formats=_IMAGE_FORMATS) as file:
       ops.exif_transpose(file, in_place=True)
       return _resized(file.convert("RGB"), shorter_side)
   # Pillow's SyntaxError and ValueError are damaged png files.
@@ -119,13 +129,18 @@ def _read_image(path: Path, shorter_side: int) -> np.ndarray:
 
 
 def _sample(
-  path: Path, frames: Iterable[Any], fps: float, phase: float
+  path: Path,
+  frames: Iterable[Any],
+  fps: float,
+  phase: float,
+  max_seconds: float,
 ) -> Iterator[Any]:
   """The frames on screen at (k + phase) / fps seconds after the first."""
   shown, start, count = None, 0.0, 0
   for frame in frames:
     start = start if shown else _time(path, frame)
     now = _time(path, frame) - start
+    check_length(path, now, max_seconds)
     if shown and now - (shown.time - start) > _LONGEST_PAUSE:
       raise UserError(f"{path} jumps to {now:.0f} s within one frame")
     while (count + phase) / fps < now - _SAME_TIME:

@@ -23,13 +23,16 @@ from rollingq_jax.doctor.findings import (
 )
 
 OURS = "rollingq_jax"
-# What each extra is for; dev is for work on the package itself.
+# What each extra is for; dev and docs are for work on the package itself.
 EXTRAS = {
   "beam": "preparation on Apache Beam",
   "cuda": "NVIDIA GPUs",
   "demo": "the digits of configs/av_digits.py",
+  "examples": "the scripts and the notebook of examples/",
+  "export": "models to take along",
   "media": "decoding clips",
   "report": "pages and pictures",
+  "serve": "predictions over HTTP",
   "text": "tokenizers of Hugging Face",
   "tpu": "TPUs",
 }

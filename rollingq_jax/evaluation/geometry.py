@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rollingq_jax.diagnosis.measure import key_gap
 from rollingq_jax.evaluation.task import Batch
 from rollingq_jax.models.attention import FusionAux
 from rollingq_jax.rolling import (
@@ -115,16 +116,11 @@ def measure(view: View, rho: Scalar) -> Measures:
   )
   basis = plane_basis(means.query_mean, anchor)
   inside = jnp.einsum("hpd,hd->ph", basis, unit(anchor))
-  gaps = [
-    safe_norm(means.key_means[i] - means.key_means[j])
-    for i in range(modalities)
-    for j in range(i)
-  ]
   return Measures(
     query_mean=means.query_mean,
     query_norm=safe_norm(means.query_mean),
     anchor_angle=jnp.arctan2(inside[1], inside[0]),
-    key_gap=jnp.mean(jnp.stack(gaps), axis=0),
+    key_gap=key_gap(means.key_means),
     cosines=cosine(view.query, view.key_means),
     basis=basis,
   )

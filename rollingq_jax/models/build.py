@@ -50,7 +50,10 @@ POOLS = ("paper", "attention")
 
 
 def build_model(
-  config: Any, sharding: jax.sharding.Sharding | None = None
+  config: Any,
+  sharding: jax.sharding.Sharding | None = None,
+  *,
+  is_folded: bool = False,
 ) -> MultimodalClassifier:
   """The classifier that a config describes.
 
@@ -58,6 +61,8 @@ def build_model(
     config: `modalities`, `num_classes`, `data.shapes` and `model`, as in
       configs/base.py.
     sharding: of activations between blocks; None leaves it to XLA.
+    is_folded: whether its parameters are to be those of a trained model with
+      the rotations in them: no query is rotated.
 
   Raises:
     UserError: an unknown encoder or fusion, or a fusion that does not go
@@ -73,7 +78,7 @@ def build_model(
     )
   return MultimodalClassifier(
     encoders={name: _build_encoder(model, name, sharding) for name in names},
-    fusion=_build_fusion(model, names, config.num_classes, sharding),
+    fusion=_build_fusion(config, sharding, is_folded),
     num_classes=config.num_classes,
     mixer=_build_mixer(model, sharding),
     heads=_build_heads(config),
@@ -184,11 +189,10 @@ def _build_mixer(model: Any, sharding: Any) -> nn.Module | None:
   return BottleneckMixer(bottleneck.depth, block, bottleneck.num_tokens)
 
 
-def _build_fusion(
-  model: Any, names: tuple[str, ...], num_classes: int, sharding: Any
-) -> nn.Module:
+def _build_fusion(config: Any, sharding: Any, is_folded: bool) -> nn.Module:
+  model, num_classes = config.model, config.num_classes
   dtype = jnp.dtype(model.dtype)
-  condition = model.condition or names[0]
+  condition = model.condition or config.modalities[0]
   if model.fusion in ("unimodal", "concat"):
     return ConcatFusion(num_classes, dtype)
   if model.fusion == "sum":
@@ -200,15 +204,17 @@ def _build_fusion(
   if model.fusion == "gated":
     return GatedFusion(num_classes, condition, model.width, dtype)
   if model.fusion in POOLING:
-    return _build_pooling(model, num_classes)
+    return _build_pooling(model, num_classes, is_folded)
   if model.fusion in ATTENDING:
-    return _build_attention(model, num_classes, sharding)
+    return _build_attention(model, num_classes, sharding, is_folded)
   raise UserError(
     f"config.model.fusion is {model.fusion!r}; expected one of {FUSIONS}"
   )
 
 
-def _build_attention(model: Any, num_classes: int, sharding: Any) -> nn.Module:
+def _build_attention(
+  model: Any, num_classes: int, sharding: Any, is_folded: bool
+) -> nn.Module:
   """A hook for each layer; every layer rolls by itself."""
   attention = model.attention
   block = _block(model, attention.num_heads, sharding)
@@ -217,20 +223,27 @@ def _build_attention(model: Any, num_classes: int, sharding: Any) -> nn.Module:
     num_heads=attention.num_heads,
     dropout=attention.dropout,
     cls_std=attention.cls_std,
-    process_query=_query_hook(model),
+    process_query=_query_hook(model, is_folded),
     inner_layers=tuple(
-      FusionLayer(block, attention.dropout, _query_hook(model))
+      FusionLayer(
+        block,
+        attention.dropout,
+        _query_hook(model, is_folded),
+        has_cls_query=is_folded and has_query(model),
+      )
       for _ in range(attention.depth - 1)
     ),
     dtype=jnp.dtype(model.dtype),
   )
 
 
-def _query_hook(model: Any) -> ProcessQuery:
-  return zero_query if model.fusion == "uniform" else RollingQuery()
+def _query_hook(model: Any, is_folded: bool) -> ProcessQuery | None:
+  if not has_query(model):
+    return zero_query if model.fusion == "uniform" else None
+  return None if is_folded else RollingQuery()
 
 
-def _build_pooling(model: Any, num_classes: int) -> nn.Module:
+def _build_pooling(model: Any, num_classes: int, is_folded: bool) -> nn.Module:
   """MulT, JMT or MMML."""
   cross, attention = model.cross, model.attention
   by_attention = model.pool == "attention"
@@ -241,7 +254,7 @@ def _build_pooling(model: Any, num_classes: int) -> nn.Module:
     "dropout": cross.dropout,
     "pool_heads": attention.num_heads,
     "cls_std": attention.cls_std,
-    "process_query": RollingQuery() if by_attention else None,
+    "process_query": _query_hook(model, is_folded),
     "dtype": jnp.dtype(model.dtype),
   }
   hidden_width = model.mlp_ratio * model.width

@@ -38,11 +38,14 @@ class FusionLayer(nn.Module):
     block: heads, each as wide as the tokens, norms and MLP.
     dropout: probability, on attention weights and on each branch.
     process_query: hook that replaces the class token's query.
+    has_cls_query: whether the class token's query has a projection of its own,
+      as that of all tokens cannot take up a rotation of one query.
   """
 
   block: BlockConfig
   dropout: float = 0.0
   process_query: ProcessQuery | None = None
+  has_cls_query: bool = False
 
   @nn.compact
   def __call__(
@@ -79,7 +82,10 @@ class FusionLayer(nn.Module):
       self._projected(x, name, heads) for name in ("query", "key", "value")
     )
     key_means, present = self._key_means(x, tokens)
-    query = processed(self.process_query, q[:, 0], key_means, present)
+    query = q[:, 0]
+    if self.has_cls_query:
+      query = self._projected(x[:, :1], "cls_query", heads)[:, 0]
+    query = processed(self.process_query, query, key_means, present)
     q = jnp.concatenate([query[:, None], q[:, 1:]], axis=1)
     mask = _joined_mask(tokens)[:, None, None]
     bias = _class_token_bias(tokens)

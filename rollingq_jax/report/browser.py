@@ -155,13 +155,33 @@ def _view(
   line: Line,
   label: str,
 ) -> View:
-  values = arrays[name][index]
   attention = np.zeros(0)
   if f"{name}_attention" in arrays:
     attention = np.asarray(arrays[f"{name}_attention"][index], float)
   share = line.get("share", {}).get(name)
   said = "" if share is None else f", {100 * share:.0f} % of the attention"
   alt = f"{name} of a sample of class {label}{said}"
+  return draw_view(name, facts, arrays[name][index], attention, share, alt)
+
+
+def draw_view(
+  name: str,
+  facts: Line,
+  values: np.ndarray,
+  attention: np.ndarray,
+  share: Number | None,
+  alt: str,
+) -> View:
+  """Pictures of a modality of one sample, or bars over time.
+
+  Args:
+    name: of the modality.
+    facts: its `kind` and `tokens`, as browser.json has them.
+    values: its input.
+    attention: to its tokens; empty if unknown.
+    share: of all attention, if known.
+    alt: text for those who see no picture.
+  """
   grid = facts.get("tokens") or [attention.size]
   kind = facts["kind"]
   if kind == "image":

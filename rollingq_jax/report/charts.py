@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rollingq_jax.colours import COLOURS
 from rollingq_jax.report.content import Number
-from rollingq_jax.report.figures import COLOURS
 from rollingq_jax.report.vega import (
   NEUTRAL,
   SERIES,

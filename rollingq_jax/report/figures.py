@@ -3,12 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from rollingq_jax.colours import COLOURS, INK
 from rollingq_jax.errors import UserError
 from rollingq_jax.report.run_files import RunFiles, read_run
-
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK = "#333333"
 
 
 def draw_curves(workdir: Path) -> Path:

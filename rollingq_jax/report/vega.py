@@ -11,8 +11,8 @@ are set where they are drawn, for light and for dark.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rollingq_jax.colours import COLOURS
 from rollingq_jax.report.content import Value, rounded
-from rollingq_jax.report.figures import COLOURS
 
 Spec = dict[str, Any]
 Row = Mapping[str, Value]

@@ -500,3 +500,16 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, module, package):
   name = "a.m4a" if module == "av" else "a.wav"
   with pytest.raises(UserError, match=message):
     ks_filter_bank(*read_audio(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp4"])
+def test_no_more_is_read_than_may_be(write_video, tmp_path, name):
+  path = tmp_path / name
+  if path.suffix == ".wav":
+    soundfile.write(path, _tone(2.0), RATE)
+  else:
+    write_video(path, 2.0, waveform=_tone(2.0))
+  waveform, _ = read_audio(path, max_seconds=2.5)
+  assert len(waveform) >= 2 * RATE
+  with pytest.raises(UserError, match=r"lasts longer than 0\.5 s"):
+    read_audio(path, max_seconds=0.5)

@@ -15,6 +15,7 @@ from rollingq_jax.config import load_config
 from rollingq_jax.data import evaluation_batches, load_dataset
 from rollingq_jax.data.manifest import read_manifest
 from rollingq_jax.data.prepare.__main__ import main
+from rollingq_jax.data.prepare.media import Recipe, read_media
 from rollingq_jax.data.records import open_records, read_index, read_report
 from rollingq_jax.data.splits import SHARE, with_all_splits
 
@@ -99,6 +100,27 @@ def test_records_hold_what_the_files_held(tree, tmp_path, capsys):
   assert not report["problems"]
   assert not report["leaks"]
   assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_media_say_how_files_became_records(tree, tmp_path, repo_root):
+  manifest, out = tree(), tmp_path / "out"
+  assert _prepare(manifest, out, "--fps", "2") == 0
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [f"--config.data.data_dir={out}"],
+  )
+  config.num_classes, config.task = 2, "classification"
+  # As it is kept in files.
+  media = json.loads(json.dumps(load_dataset(config).media))
+  assert media["audio"]["sample_rate"] == 16000
+  assert media["visual"]["frames_per_second"] == 2
+  assert media["shape"]["visual"] == [3, 112, 112, 3]
+  recipe = Recipe(**media["recipe"])
+  clips = {clip.id: clip for clip in read_manifest(manifest).clips}
+  record = open_records(out)["test"][0]
+  made = read_media(clips[record["id"].decode()], tmp_path, recipe).media
+  np.testing.assert_array_equal(made.audio, record["audio"])
+  assert made.frames == tuple(record["frames"])
 
 
 def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):

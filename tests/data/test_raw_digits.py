@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rollingq_jax.data import load_dataset
+from rollingq_jax.data.audio import log_mel, read_audio
 from rollingq_jax.errors import UserError
 
 FRAMES = 100
@@ -63,6 +64,22 @@ def _images(source) -> np.ndarray:
   images = source.arrays["visual"][:, 0, :, :, 0]
   mean, std = _scale(images)
   return np.rint(images[:, 0, 2] * std + mean).astype(int)
+
+
+def test_the_media_say_how_files_become_samples(dataset, tree):
+  sound, picture = dataset.media["audio"], dataset.media["visual"]
+  # Recording 0: the first speaker's first take of the first digit.
+  frames = log_mel(*read_audio(tree / "recordings" / "3_aaa_0.wav"), 40)
+  scaled = (frames - sound["mean"]) / sound["deviation"]
+  source = next(x for x in dataset.splits.values() if 0 in _recordings(x))
+  row = int(np.flatnonzero(_recordings(source) == 0)[0])
+  there = source.arrays["audio"][row]
+  assert there.shape[0] == sound["frames"]
+  np.testing.assert_allclose(there[: len(frames)], scaled, atol=1e-5)
+  # Their first two pixels are 0 and 255.
+  pixels = source.arrays["visual"][row, 0, 0, :2, 0]
+  wanted = (np.float32([0, 255]) - picture["mean"]) / picture["deviation"]
+  np.testing.assert_allclose(pixels, wanted, atol=1e-5)
 
 
 def test_recordings_become_forty_log_mel_bins(dataset):

@@ -214,11 +214,17 @@ def test_folders_without_frames(tmp_path):
     UserError, match=r"empty holds no \.jpeg, \.jpg, \.png image"
   ):
     read_frames(tmp_path / "empty")
-  for missing in (tmp_path / "none", tmp_path / "empty" / "notes.txt"):
-    with pytest.raises(
-      UserError, match="is missing; expected a folder of images"
-    ):
-      read_frames(missing)
+  with pytest.raises(UserError, match="is missing; expected a folder"):
+    read_frames(tmp_path / "none")
+
+
+def test_a_file_is_the_only_frame(tmp_path):
+  pixels = np.full((8, 9, 3), 7, np.uint8)
+  Image.fromarray(pixels).save(tmp_path / "a.png")
+  np.testing.assert_array_equal(read_frames(tmp_path / "a.png"), [pixels])
+  (tmp_path / "notes.txt").write_text("no image")
+  with pytest.raises(UserError, match=r"notes\.txt cannot be read as an image"):
+    read_frames(tmp_path / "notes.txt")
 
 
 def test_frames_of_different_sizes_are_refused(tmp_path):
@@ -482,6 +488,13 @@ def test_files_that_are_no_video(tmp_path, content, message):
   (tmp_path / "a.flv").write_bytes(content)
   with pytest.raises(UserError, match=message):
     read_video(tmp_path / "a.flv")
+
+
+def test_no_more_is_read_than_may_be(write_video, tmp_path):
+  path = write_video(tmp_path / "a.mp4", 3.0)
+  assert len(read_video(path, max_seconds=3.0)) == 3
+  with pytest.raises(UserError, match=r"a\.mp4 lasts longer than 1\.5 s"):
+    read_video(path, max_seconds=1.5)
 
 
 def test_missing_videos(tmp_path):

@@ -96,7 +96,7 @@ def test_every_extra_of_the_package_but_dev_is_known(repo_root):
   text = (repo_root / "pyproject.toml").read_text()
   section = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
   names = {line.split(" = [")[0] for line in section.splitlines()}
-  assert {n for n in names if n.isidentifier()} - {"dev"} == set(EXTRAS)
+  assert {n for n in names if n.isidentifier()} - {"dev", "docs"} == set(EXTRAS)
 
 
 def test_an_extra_of_a_wrong_version_is_a_warning():

@@ -19,6 +19,7 @@ def test_the_workdir_holds_what_the_readme_names(unbroken):
     "checkpoints",
     "config.json",
     "cost.json",
+    "inputs.json",
     "environment.jsonl",
     "geometry.jsonl",
     "metrics.jsonl",

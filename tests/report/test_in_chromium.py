@@ -1,7 +1,6 @@
 """The page as a browser shows it, from a file and without a network."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,22 +17,6 @@ def page_file(study_writer, tmp_path_factory):
   folder = tmp_path_factory.mktemp("study")
   study = study_writer(folder / "demo", METHODS, 2)
   return write_page(build(gather([study])), folder / "page")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-  playwright = pytest.importorskip("playwright.sync_api")
-  names = ("chromium", "chromium-browser", "google-chrome")
-  found = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, names)), None
-  )
-  if found is None:
-    pytest.skip("no Chromium; apt-get install chromium, or set CHROMIUM")
-  with playwright.sync_playwright() as driver:
-    options = {"executable_path": found, "args": ["--no-sandbox"]}
-    browser = driver.chromium.launch(**options)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture

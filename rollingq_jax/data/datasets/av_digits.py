@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rollingq_jax.data.datasets.digits import (
+  SIZE,
   Images,
   Recordings,
   packaged_images,
@@ -59,7 +60,8 @@ def load(config: Any) -> Dataset:
   audio_rows = _split_recordings(recordings, config.data, rng)
   image_rows = _split_rows(len(images.labels), images.is_test, IMAGE_PARTS, rng)
   _check_sizes(audio_rows, image_rows)
-  audio = _standardised_audio(recordings.features, audio_rows[0], num_frames)
+  sound = _sound_scale(recordings.features, audio_rows[0], num_frames)
+  audio = _standardised_audio(recordings.features, num_frames, sound)
   scale = _scale(images.pixels[image_rows[0]])
   splits = {}
   for name, rows, pool in zip(SPLITS, audio_rows, image_rows, strict=True):
@@ -74,7 +76,23 @@ def load(config: Any) -> Dataset:
       arrays["audio_mask"] = audio[1][rows]
     splits[name] = ArraySource(arrays)
   digits = tuple(str(digit) for digit in range(10))
-  return Dataset(splits, digits, _note(config.data))
+  media = {
+    "kind": "digits",
+    "audio": {
+      # Of the packaged recordings nobody has the sound.
+      "features": "log_mel" if config.data.data_dir else "mfcc",
+      "frames": num_frames,
+      "mean": sound[0].tolist(),
+      "deviation": sound[1].tolist(),
+    },
+    "visual": {
+      "height": SIZE[0],
+      "width": SIZE[1],
+      "mean": float(scale[0]),
+      "deviation": float(scale[1]),
+    },
+  }
+  return Dataset(splits, digits, _note(config.data), media=media)
 
 
 def load_raw(config: Any) -> Dataset:
@@ -190,12 +208,21 @@ def _pair(
   return np.array([rng.choice(by_digit[label]) for label in labels])
 
 
-def _standardised_audio(
+def _sound_scale(
   features: list[np.ndarray], train: np.ndarray, num_frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Frames [n, num_frames, f], cut or zero-padded, and their mask."""
+  """Mean and deviation of each feature over the frames that are kept."""
   seen = np.concatenate([features[row][:num_frames] for row in train])
-  mean, std = seen.mean(axis=0), seen.std(axis=0)
+  return seen.mean(axis=0), seen.std(axis=0)
+
+
+def _standardised_audio(
+  features: list[np.ndarray],
+  num_frames: int,
+  scale: tuple[np.ndarray, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Frames [n, num_frames, f], cut or zero-padded, and their mask."""
+  mean, std = scale
   frames = np.zeros((len(features), num_frames, len(mean)), np.float32)
   mask = np.zeros((len(features), num_frames), bool)
   for row, values in enumerate(features):

@@ -10,9 +10,15 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
+from rollingq_jax.data.clips import (
+  ClipShape,
+  DecodeClip,
+  canvas_of,
+  make_decoder,
+)
 from rollingq_jax.data.manifest import Clip, Manifest
-from rollingq_jax.data.prepare.media import FEATURES
+from rollingq_jax.data.prepare.media import FEATURES, Recipe
+from rollingq_jax.data.prepared import describe
 from rollingq_jax.data.source import Dataset, Element
 from rollingq_jax.data.splits import with_all_splits
 from rollingq_jax.data.tfds_folder import TfdsFolder, find_folder
@@ -147,7 +153,10 @@ def load(config: Any) -> Dataset:
     )
   _check_width(splits["train"][0]["audio"], shape, folder)
   note = f"TensorFlow Datasets {folder.title}"
-  return Dataset(splits, names, "; ".join(filter(None, [note, manifest.note])))
+  note = "; ".join(filter(None, [note, manifest.note]))
+  recipe = Recipe(audio=config.data.tfds.audio_features)
+  media = describe(recipe, shape, canvas_of(config.data))
+  return Dataset(splits, names, note, media=media)
 
 
 def _folder(data: Any) -> TfdsFolder:

@@ -69,7 +69,7 @@ def load(config: Any) -> Dataset:
   if not folder or not (prepared.find_folder(folder) / INDEX_FILE).exists():
     return mosei.load(config)
   mosei.refuse_speakers(config)
-  dataset = prepared.load(config)._replace(is_sentiment=True)
+  dataset = prepared.load(config)._replace(is_sentiment=True, media=None)
   if config.task == "regression":
     return dataset
   names = name_classes(config.num_classes)

@@ -1,12 +1,22 @@
 """What becomes of the files of one clip."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from rollingq_jax.data.audio import (
+  CREMAD_HOP,
+  CREMAD_RATE,
+  CREMAD_SECONDS,
+  CREMAD_WINDOW,
+  KS_BINS,
+  KS_FRAMES,
+  KS_MEAN,
+  KS_RATE,
+  KS_STD,
   cremad_spectrogram,
   ks_filter_bank,
   log_mel,
@@ -36,6 +46,32 @@ FEATURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
+def describe_sound(features: AudioFeatures) -> dict[str, Any]:
+  """What a name of FEATURES stands for, for readers elsewhere."""
+  if features == "cremad":
+    return {
+      "features": "log(|STFT| + 1e-7), bins first",
+      "sample_rate": CREMAD_RATE,
+      "seconds": CREMAD_SECONDS,
+      "window": CREMAD_WINDOW,
+      "hop": CREMAD_HOP,
+    }
+  made: dict[str, Any] = {
+    "features": "Kaldi's log-mel filter bank, time first",
+    "window_milliseconds": 25,
+    "hop_milliseconds": 10,
+  }
+  if features == "log_mel":
+    return made | {"sample_rate": MEL_RATE, "bands": MEL_BINS}
+  return made | {
+    "sample_rate": KS_RATE,
+    "bands": KS_BINS,
+    "frames": KS_FRAMES,
+    "mean": KS_MEAN,
+    "deviation": 2 * KS_STD,
+  }
+
+
 class Recipe(NamedTuple):
   """How media become arrays; the same for all clips of a data set."""
 
@@ -60,23 +96,32 @@ class Reading(NamedTuple):
   media: Media
   # How long they last; 0 where they do not tell.
   seconds: float
+  # Largest absolute sample of a waveform, in [0, 1]; None: no file has one.
+  peak: float | None = None
 
 
-def read_media(clip: Clip, root: AnyPath, recipe: Recipe) -> Reading:
+def read_media(
+  clip: Clip,
+  root: AnyPath,
+  recipe: Recipe,
+  max_seconds: float = math.inf,
+) -> Reading:
   """The arrays of a clip.
 
   Args:
     clip: of a manifest.
     root: folder that all of its files must lie in.
     recipe: how to make them.
+    max_seconds: that sound and video may last.
 
   Raises:
-    UserError: a file that is missing, broken, too short, or outside the root.
+    UserError: a file that is missing, broken, too short, too long, or outside
+      the root.
   """
-  audio, audio_seconds = _empty(recipe), 0.0
+  audio, audio_seconds, peak = _empty(recipe), 0.0, None
   if clip.audio is not None:
     with on_this_machine(inside(root, clip.audio)) as path:
-      audio, audio_seconds = _audio(path, recipe)
+      audio, audio_seconds, peak = _audio(path, recipe, max_seconds)
   frames, visual, video_seconds = (), _empty(recipe), 0.0
   if clip.frames is not None:
     with on_this_machine(inside(root, clip.frames)) as path:
@@ -87,22 +132,26 @@ def read_media(clip: Clip, root: AnyPath, recipe: Recipe) -> Reading:
   elif clip.video is not None:
     with on_this_machine(inside(root, clip.video)) as path:
       frames = _jpegs(
-        read_video(path, recipe.fps, recipe.shorter_side, recipe.phase)
+        read_video(
+          path, recipe.fps, recipe.shorter_side, recipe.phase, max_seconds
+        )
       )
     video_seconds = len(frames) / recipe.fps
   media = Media(audio, frames, clip.text or "", visual, _empty(recipe))
-  return Reading(media, max(audio_seconds, video_seconds))
+  return Reading(media, max(audio_seconds, video_seconds), peak)
 
 
 def _empty(recipe: Recipe) -> np.ndarray:
   return np.zeros((0, 0), np.float16 if recipe.half else np.float32)
 
 
-def _audio(path: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
-  """Features, and how long the sound lasts."""
+def _audio(
+  path: Path, recipe: Recipe, max_seconds: float
+) -> tuple[np.ndarray, float, float | None]:
+  """Features, how long the sound lasts, and its peak."""
   if path.suffix in ARRAYS:
-    return _array(path, recipe), 0.0
-  waveform, rate = read_audio(path)
+    return _array(path, recipe), 0.0, None
+  waveform, rate = read_audio(path, max_seconds)
   seconds = len(waveform) / rate
   if seconds < recipe.min_seconds:
     raise UserError(
@@ -110,7 +159,8 @@ def _audio(path: Path, recipe: Recipe) -> tuple[np.ndarray, float]:
       f"{recipe.min_seconds} s"
     )
   features = FEATURES[recipe.audio](waveform, rate)
-  return features.astype(_empty(recipe).dtype), seconds
+  peak = float(np.abs(waveform).max())
+  return features.astype(_empty(recipe).dtype), seconds, peak
 
 
 def _array(path: Path, recipe: Recipe) -> np.ndarray:
@@ -121,7 +171,8 @@ def _array(path: Path, recipe: Recipe) -> np.ndarray:
 def _read_numpy(path: Path) -> np.ndarray:
   try:
     return np.load(path, allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
+  # A damaged header may state any size.
+  except (OSError, ValueError, EOFError, MemoryError) as error:
     raise UserError(f"{path} is not a NumPy array file: {error}") from error
 
 

@@ -104,7 +104,7 @@ def _read(
   try:
     if not file.exists():
       _save(read(clip, root, recipe), file)
-    media, seconds = _load(file)
+    media, seconds, _ = _load(file)
     widths = tuple(getattr(media, name).shape[1] for name in ARRAYS)
     return Outcome(clip.id, file, media.digest, widths, seconds)
   except UserError as error:
@@ -127,7 +127,7 @@ def _load(file: AnyPath) -> Reading:
 
 def _save(reading: Reading, file: AnyPath) -> None:
   """Writes under another name first: a kill leaves no half file."""
-  media, seconds = reading
+  media, seconds, _ = reading
   buffer = io.BytesIO()
   np.savez(
     buffer,

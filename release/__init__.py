@@ -1,0 +1,1 @@
+"""What `.ci/release` checks before a version is given out."""

@@ -1,0 +1,1 @@
+"""A trained model as a folder to take along: weights, program, card."""

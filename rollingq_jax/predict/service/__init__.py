@@ -1,0 +1,1 @@
+"""Predictions over HTTP: `python -m rollingq_jax.predict MODEL --serve`."""
