@@ -1,30 +1,18 @@
 """What an exported model is given: arrays by name, all of a batch alike."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-class Input(NamedTuple):
-  """An array, without the axis of the batch."""
-
-  shape: tuple[int, ...]
-  # By its NumPy name.
-  dtype: str
-  # In words, for people.
-  holds: str
-
-  def spec(self, batch: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a batch, whose size may be a symbol."""
-    return jax.ShapeDtypeStruct((batch, *self.shape), jnp.dtype(self.dtype))
+from rollingq_jax.data.inputs import ArraySpec
 
 
-def inputs_of(
+def model_inputs(
   example: Mapping[str, Any], modalities: Sequence[str]
-) -> dict[str, Input]:
+) -> dict[str, ArraySpec]:
   """The arrays of a training batch that a model looks at.
 
   Where there are several modalities, each has a mask `<modality>_mask` though
@@ -35,22 +23,35 @@ def inputs_of(
     example: a batch.
     modalities: of the model.
   """
-  found: dict[str, Input] = {}
+  found: dict[str, ArraySpec] = {}
   for name in modalities:
-    x = example[name]
-    shape, dtype = tuple(x.shape[1:]), str(x.dtype)
-    found[name] = Input(shape, dtype, _describe(name, len(shape), dtype))
-    mask = f"{name}_mask"
+    shape, dtype = tuple(example[name].shape[1:]), str(example[name].dtype)
+    found[name] = ArraySpec(shape, dtype)
+    mask, box = f"{name}_mask", f"{name}_box"
     if mask in example or len(modalities) > 1:
-      found[mask] = Input(shape[:1], "bool", _of_mask(name))
-    box = f"{name}_box"
+      found[mask] = ArraySpec(shape[:1], "bool")
     if box in example:
-      found[box] = Input(tuple(example[box].shape[1:]), "float32", BOX)
+      found[box] = ArraySpec(tuple(example[box].shape[1:]), "float32")
   return found
 
 
+def abstract(
+  inputs: Mapping[str, ArraySpec], size: Any
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and dtypes of a batch.
+
+  Args:
+    inputs: of one sample.
+    size: of the batch; may be a symbol.
+  """
+  return {
+    name: jax.ShapeDtypeStruct((size, *x.shape), jnp.dtype(x.dtype))
+    for name, x in inputs.items()
+  }
+
+
 def filled(
-  batch: Mapping[str, Any], inputs: Mapping[str, Input]
+  batch: Mapping[str, Any], inputs: Mapping[str, ArraySpec]
 ) -> dict[str, np.ndarray]:
   """The inputs in a batch; everything is there where it has no mask.
 
@@ -67,27 +68,34 @@ def filled(
   }
 
 
-BOX = (
-  "what is seen of each frame, along height, then width: where the box starts "
-  "and ends in pixels, and how much of the canvas the frame fills"
-)
+def describe(name: str, spec: ArraySpec) -> str:
+  """What an input holds, for people.
 
-
-def _describe(name: str, rank: int, dtype: str) -> str:
-  if dtype == "uint8":
+  Args:
+    name: of the input.
+    spec: its array of one sample.
+  """
+  if name.endswith("_box"):
     return (
-      f"{name}: frames, height, width, colours from 0 to 255; the model "
-      "normalises them"
+      "what is seen of each frame, along height, then width: where the box "
+      "starts and ends in pixels, and how much of the canvas the frame fills"
     )
-  if dtype.startswith("int"):
-    return f"{name}: ids of tokens"
-  if rank == 4:
-    return f"{name}: frames, height, width, channels, normalised"
-  return f"{name}: time steps, features"
+  if name.endswith("_mask"):
+    return (
+      "True where a step, a frame or an id of "
+      f"{name.removesuffix('_mask')} is real; without any True the sample "
+      "lacks it"
+    )
+  return f"{name}: {_axes(spec)}"
 
 
-def _of_mask(name: str) -> str:
-  return (
-    f"True where a step, a frame or an id of {name} is real; without any True "
-    "the sample lacks it"
-  )
+def _axes(spec: ArraySpec) -> str:
+  if spec.dtype == "uint8":
+    return (
+      "frames, height, width, colours from 0 to 255; the model normalises them"
+    )
+  if spec.dtype.startswith("int"):
+    return "ids of tokens"
+  if len(spec.shape) == 4:
+    return "frames, height, width, channels, normalised"
+  return "time steps, features"

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from rollingq_jax.export.inputs import Input
+from rollingq_jax.data.inputs import ArraySpec
+from rollingq_jax.export.inputs import abstract
 from rollingq_jax.models import MultimodalClassifier, build_model
 
 
@@ -28,9 +29,9 @@ def serving_model(config: Any, *, is_folded: bool) -> MultimodalClassifier:
 
 
 def template_of(
-  model: MultimodalClassifier, inputs: Mapping[str, Input]
+  model: MultimodalClassifier, inputs: Mapping[str, ArraySpec]
 ) -> dict[str, Any]:
   """Shapes of the model's variables; nothing is computed."""
-  batch = {name: x.spec(1) for name, x in inputs.items()}
+  batch = abstract(inputs, 1)
   made: Any = jax.eval_shape(model.init, jax.random.key(0), batch)
   return dict(made)

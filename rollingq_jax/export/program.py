@@ -12,8 +12,9 @@ import numpy as np
 from jax import export
 from jaxtyping import Array
 
+from rollingq_jax.data.inputs import ArraySpec
 from rollingq_jax.errors import UserError
-from rollingq_jax.export.inputs import Input
+from rollingq_jax.export.inputs import abstract
 from rollingq_jax.export.weights import nest
 
 PROGRAM_FILE = "model.stablehlo"
@@ -61,7 +62,9 @@ def outputs_of(output: Any, task: str) -> dict[str, Any]:
 
 
 def make_program(
-  answer: Answer, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Input]
+  answer: Answer,
+  weights: Mapping[str, np.ndarray],
+  inputs: Mapping[str, ArraySpec],
 ) -> bytes:
   """The serialised program.
 
@@ -77,8 +80,9 @@ def make_program(
   shapes = {
     name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()
   }
-  specs = {name: x.spec(batch) for name, x in inputs.items()}
-  made = export.export(jax.jit(answer), platforms=PLATFORMS)(shapes, specs)
+  made = export.export(jax.jit(answer), platforms=PLATFORMS)(
+    shapes, abstract(inputs, batch)
+  )
   try:
     return bytes(made.serialize())
   except ImportError as error:
@@ -106,9 +110,10 @@ def _difference(a: Array, b: Array) -> Any:
 
 
 def output_shapes(
-  answer: Answer, weights: Mapping[str, np.ndarray], inputs: Mapping[str, Input]
+  answer: Answer,
+  weights: Mapping[str, np.ndarray],
+  inputs: Mapping[str, ArraySpec],
 ) -> dict[str, Any]:
   """Shape of each output without the batch, nested as the outputs are."""
-  specs = {name: x.spec(1) for name, x in inputs.items()}
-  made = jax.eval_shape(answer, dict(weights), specs)
+  made = jax.eval_shape(answer, dict(weights), abstract(inputs, 1))
   return jax.tree.map(lambda x: list(x.shape[1:]), made)

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 
 from rollingq_jax.config import complete
+from rollingq_jax.data.inputs import ArraySpec
 from rollingq_jax.errors import UserError
 from rollingq_jax.export.contents import (
   CONFIG_FILE,
   TOKENIZER_FILE,
   read_contents,
 )
-from rollingq_jax.export.inputs import Input
 from rollingq_jax.export.model import serving_model, template_of
 from rollingq_jax.export.program import make_answer
 from rollingq_jax.export.weights import flatten, load_weights
@@ -34,7 +34,7 @@ class Exported(NamedTuple):
   # What a class token attends to, in its order; () without one.
   streams: tuple[str, ...]
   # Arrays that the model takes, by name. Masks may be left out.
-  inputs: dict[str, Input]
+  inputs: dict[str, ArraySpec]
   # How raw media become inputs, see docs/export.md; None: nobody knows.
   media: dict[str, Any] | None
   # (inputs) -> `logits` and `probabilities`, or `prediction`; and, where a
@@ -55,7 +55,7 @@ def read_exported(folder: str | Path) -> Exported:
   try:
     config = _config(contents["config"], folder)
     inputs = {
-      name: Input(tuple(x["shape"]), x["dtype"], x["holds"])
+      name: ArraySpec(tuple(x["shape"]), x["dtype"])
       for name, x in contents["inputs"].items()
     }
     model = serving_model(config, is_folded=contents["is_folded"])

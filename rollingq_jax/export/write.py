@@ -12,6 +12,7 @@ import numpy as np
 
 from rollingq_jax import __version__
 from rollingq_jax.analysis.restore import Trained, restore
+from rollingq_jax.data.inputs import ArraySpec
 from rollingq_jax.export.card import write_card
 from rollingq_jax.export.contents import (
   FORMAT,
@@ -22,7 +23,7 @@ from rollingq_jax.export.contents import (
 )
 from rollingq_jax.export.fold import fold_rotations
 from rollingq_jax.export.folder import replacing
-from rollingq_jax.export.inputs import Input, filled, inputs_of
+from rollingq_jax.export.inputs import describe, filled, model_inputs
 from rollingq_jax.export.model import serving_model, template_of
 from rollingq_jax.export.program import (
   PLATFORMS,
@@ -88,7 +89,7 @@ def _write_model(
 ) -> dict[str, Any]:
   """Weights and program, and what config.json says of them."""
   run = trained.run
-  inputs = inputs_of(run.example, run.config.modalities)
+  inputs = model_inputs(run.example, run.config.modalities)
   rotated = flatten(trained.state.variables)
   weights = fold_rotations(rotated) if is_folded else rotated
   answer = _answer(run.config, inputs, is_folded=is_folded)
@@ -104,7 +105,10 @@ def _write_model(
   return about | {
     "version": VERSION,
     "is_folded": is_folded,
-    "inputs": {name: x._asdict() for name, x in inputs.items()},
+    "inputs": {
+      name: x._asdict() | {"holds": describe(name, x)}
+      for name, x in inputs.items()
+    },
     "outputs": output_shapes(answer, weights, inputs),
     "program": {
       "platforms": list(PLATFORMS),
@@ -115,14 +119,14 @@ def _write_model(
 
 
 def _answer(
-  config: Any, inputs: Mapping[str, Input], *, is_folded: bool
+  config: Any, inputs: Mapping[str, ArraySpec], *, is_folded: bool
 ) -> Callable[..., dict[str, Any]]:
   model = serving_model(config, is_folded=is_folded)
   return make_answer(model, template_of(model, inputs), config.task)
 
 
 def _test_batch(
-  trained: Trained, inputs: Mapping[str, Input]
+  trained: Trained, inputs: Mapping[str, ArraySpec]
 ) -> dict[str, np.ndarray]:
   source = trained.run.dataset.splits["test"]
   batch: Any = batches_of(trained.run, source)[0]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from rollingq_jax.analysis.restore import check_finished
 from rollingq_jax.config import read_config
@@ -23,6 +22,7 @@ from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.vocabulary import pin_tokenizer
 from rollingq_jax.errors import UserError
 from rollingq_jax.evaluation import CLASSIFICATION, regression
+from rollingq_jax.export.inputs import abstract
 from rollingq_jax.export.read import Exported, read_exported
 from rollingq_jax.export.weights import WEIGHTS_FILE
 from rollingq_jax.models import (
@@ -94,9 +94,7 @@ def load_model(path: Path, overrides: Sequence[str] = ()) -> Model:
 
 def _of_export(name: str, exported: Exported) -> Model:
   arrays = {
-    key: ArraySpec(x.shape, x.dtype)
-    for key, x in exported.inputs.items()
-    if not key.endswith("_mask")
+    key: x for key, x in exported.inputs.items() if not key.endswith("_mask")
   }
   media = exported.media or {}
   recipe = Recipe(**media["recipe"]) if "recipe" in media else None
@@ -120,15 +118,11 @@ def _of_workdir(workdir: Path, overrides: Sequence[str]) -> Model:
 
 def abstract_batch(config: Any, inputs: Inputs) -> dict[str, Any]:
   """Shapes of a batch of one, with all masks that it may have."""
-  arrays = {
-    name: jax.ShapeDtypeStruct((1, *shape), jnp.dtype(dtype))
-    for name, (shape, dtype) in inputs.arrays.items()
-  }
   masks = {
-    f"{name}_mask": jax.ShapeDtypeStruct(arrays[name].shape[:2], jnp.bool_)
+    f"{name}_mask": ArraySpec(inputs.arrays[name].shape[:1], "bool")
     for name in config.modalities
   }
-  return {**arrays, **masks, "mask": jax.ShapeDtypeStruct((1,), jnp.bool_)}
+  return abstract(inputs.arrays | masks | {"mask": ArraySpec((), "bool")}, 1)
 
 
 def _inputs(config: Any, workdir: Path) -> Inputs:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rollingq_jax.config import load_config
-from rollingq_jax.export.inputs import Input, inputs_of
+from rollingq_jax.data.inputs import ArraySpec
+from rollingq_jax.export.inputs import model_inputs
 from rollingq_jax.export.model import serving_model, template_of
 from rollingq_jax.pretrained.rules import flat_template
 
@@ -29,7 +30,7 @@ class Small(NamedTuple):
   """A model with rotations, its inputs, and variables by path."""
 
   config: Any
-  inputs: dict[str, Input]
+  inputs: dict[str, ArraySpec]
   model: Any
   # Shapes of its variables.
   template: Any
@@ -56,7 +57,7 @@ def make_small(repo_root: Path) -> Callable[..., Small]:
       f"{repo_root}/configs/{spec}",
       [f"--config.{name}={value}" for name, value in fields.items()],
     )
-    inputs = inputs_of(example, config.modalities)
+    inputs = model_inputs(example, config.modalities)
     model = serving_model(config, is_folded=False)
     template = template_of(model, inputs)
     rng = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def make_small(repo_root: Path) -> Callable[..., Small]:
 def random_batch() -> Callable[..., dict[str, np.ndarray]]:
   """(inputs, size) -> a batch in which some steps and modalities lack."""
 
-  def make(inputs: dict[str, Input], size: int) -> dict[str, np.ndarray]:
+  def make(inputs: dict[str, ArraySpec], size: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(size)
     return {
       name: _values(rng, name, (size, *x.shape), x.dtype)
