@@ -29,13 +29,19 @@ def print_results(results: Iterable[Result], as_json: bool) -> list[Result]:
   if failed:
     _say(f"{len(failed)} of {count} clips failed:", sys.stderr)
     for result in failed:
-      _say(f"  {clean(result.clip)}: {clean(result.error or '')}", sys.stderr)
+      _say(f"  {clean(_failure(result))}", sys.stderr)
   return failed
 
 
 def line_of(result: Result) -> str:
   """`clip.mp4: happy 93 % | audio 61 %, visual 39 % | audio is silent`."""
   return " | ".join(filter(None, map(clean, _parts(result))))
+
+
+def _failure(result: Result) -> str:
+  # What is said of a file begins with its name.
+  reason = (result.error or "").removeprefix(result.clip).lstrip(": ")
+  return f"{result.clip}: {reason}"
 
 
 def clean(text: str) -> str:

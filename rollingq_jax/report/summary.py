@@ -50,7 +50,7 @@ def print_summary(workdir: Path, console: Console | None = None) -> None:
   console.print(test_table(run))
   splits = run.config.get("data", {}).get("splits")
   if splits:
-    console.print(f"splits: {splits}")
+    console.print(f"data: {splits}")
 
 
 def rolling_table(run: RunFiles) -> Table:

@@ -73,7 +73,7 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
   made = json.loads((out / "report.json").read_text())["note"]
   assert made
   assert config["data"]["splits"] == made
-  assert f"splits: {made}" in " ".join(done.stdout.split())
+  assert f"data: {made}" in " ".join(done.stdout.split())
   lines = [
     json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()
   ]

@@ -75,6 +75,7 @@ def test_a_folder_of_everything(run, mixed):
   assert found.keys() == REASONS.keys()
   for name, reason in REASONS.items():
     assert reason in found[name]
+    assert found[name].count(name) == 1
 
 
 def test_json_lines_hold_failures_in_their_place(run, mixed, clips):
