@@ -18,7 +18,7 @@ _OPTION = re.compile(r"(?<![\w.-])--?[A-Za-z]\w*")
 # Between a mean and its error, before a per cent sign, within a number, around
 # the x of sizes.
 _GAP = re.compile(
-  r"\s(?=±)|(?<=±)\s|(?<=\d)\s(?=%|\d{3}\b|x\s\d)|(?<=\sx)\s(?=\d)"
+  r"\s+(?=±)|(?<=±)\s+|(?<=\d)\s+(?=%|\d{3}\b|x\s\d)|(?<=\sx)\s+(?=\d)"
 )
 # A minus sign after what opens or relates is not a difference.
 _SIGN = re.compile(
