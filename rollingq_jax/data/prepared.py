@@ -12,6 +12,7 @@ from rollingq_jax.data.clips import (
   canvas_of,
   make_decoder,
 )
+from rollingq_jax.data.cut import cut_lines
 from rollingq_jax.data.places import find_path
 from rollingq_jax.data.prepare.media import Recipe, describe_sound
 from rollingq_jax.data.records import (
@@ -49,7 +50,8 @@ class PreparedSource:
   ):
     self._records, self._shape, self._decode = records, shape, decode
     self.labels = np.array([entry.label for entry in entries])
-    self._steps = {
+    # Of each modality, how much each clip has.
+    self.steps = {
       name: np.array([getattr(entry, field) for entry in entries])
       for name, field in FIELDS.items()
     }
@@ -77,7 +79,7 @@ class PreparedSource:
     is_sequence = isinstance(shape, tuple) and len(shape) == 2
     if not is_sequence or modality not in self._shape.masked:
       return None
-    return Lengths(shape[0], np.minimum(self._steps[modality], shape[0]))
+    return Lengths(shape[0], np.minimum(self.steps[modality], shape[0]))
 
 
 def load(config: Any) -> Dataset:
@@ -104,7 +106,9 @@ def load(config: Any) -> Dataset:
   note = f"{report['note']}; {folder / REPORT_FILE}"
   is_sentiment = config.data.sentiment and not names
   media = describe(Recipe(**report["recipe"]), shape, canvas_of(config.data))
-  return Dataset(splits, names, note, is_sentiment, media)
+  has_bytes = config.data.tokenizer is None
+  cut = tuple(cut_lines(splits["train"].steps, shape, has_bytes=has_bytes))
+  return Dataset(splits, names, note, is_sentiment, media, cut)
 
 
 def describe(

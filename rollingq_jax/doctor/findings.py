@@ -70,8 +70,18 @@ def examine(name: str, check: Check, *args: object) -> list[Finding]:
 
 def explained(name: str, failure: UserError) -> Finding:
   """The finding of a line that says what is wrong and how to mend it."""
-  what, _, mend = one_line(failure).partition("; ")
-  return Finding(name, ERROR, what, mend or None)
+  what, mend = _parts(one_line(failure))
+  return Finding(name, ERROR, what, mend)
+
+
+def noted(name: str, line: str) -> Finding:
+  """The warning of a line that says what could be better, and how."""
+  return Finding(name, WARNING, *_parts(line))
+
+
+def _parts(line: str) -> tuple[str, str | None]:
+  what, _, mend = line.partition("; ")
+  return what, mend or None
 
 
 def one_line(failure: BaseException) -> str:

@@ -18,6 +18,8 @@ from rollingq_jax.data.prepare.__main__ import main
 from rollingq_jax.data.prepare.media import Recipe, read_media
 from rollingq_jax.data.records import open_records, read_index, read_report
 from rollingq_jax.data.splits import SHARE, with_all_splits
+from rollingq_jax.doctor import inputs
+from rollingq_jax.doctor.findings import OK, WARNING
 
 soundfile = pytest.importorskip("soundfile")
 Image = pytest.importorskip("PIL.Image")
@@ -121,6 +123,29 @@ def test_the_media_say_how_files_became_records(tree, tmp_path, repo_root):
   made = read_media(clips[record["id"].decode()], tmp_path, recipe).media
   np.testing.assert_array_equal(made.audio, record["audio"])
   assert made.frames == tuple(record["frames"])
+
+
+def test_the_doctor_tells_of_few_steps_and_of_clips_that_are_cut(
+  tree, tmp_path, repo_root
+):
+  out = tmp_path / "out"
+  assert _prepare(tree(), out) == 0
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [f"--config.data.data_dir={out}", "--config.data.shapes.audio=(32, 64)"],
+  )
+  found = inputs.data(config)
+  assert [finding.status for finding in found] == [OK, WARNING, WARNING]
+  _, lengths, steps = found
+  assert lengths.what == (
+    "audio: 6 of 6 training clips are longer than the 32 steps that the model "
+    "takes"
+  )
+  assert lengths.mend == '--config.data.shapes.audio="(64, 64)" hears all'
+  assert steps.what == (
+    "6 training samples in batches of 6 make 1 step an epoch, 30 in all"
+  )
+  assert steps.mend == "for more: --config.batch_size=1"
 
 
 def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):
