@@ -417,6 +417,7 @@ def old_run(tmp_path):
   path = tmp_path / "config.json"
   there = json.loads(path.read_text())
   del there["accumulate_steps"], there["model"]["remat"]
+  del there["data"]["crop"], there["data"]["flip"]
   path.write_text(json.dumps(there))
   return tmp_path
 
@@ -425,6 +426,9 @@ def test_a_run_goes_on_with_fields_that_came_later_and_on_another_mesh(old_run):
   check_workdir(load_config("configs/av_digits.py"), old_run)
   assert read_config(old_run).mesh.model == 1
   assert read_config(old_run).accumulate_steps == 1
+  # As it was always done.
+  assert read_config(old_run).data.crop
+  assert read_config(old_run).data.flip
 
 
 def test_a_later_field_that_is_not_its_default_is_another_config(old_run):

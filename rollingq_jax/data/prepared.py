@@ -106,7 +106,7 @@ def load(config: Any) -> Dataset:
   note = f"{report['note']}; {folder / REPORT_FILE}"
   is_sentiment = config.data.sentiment and not names
   media = describe(Recipe(**report["recipe"]), shape, canvas_of(config.data))
-  has_bytes = config.data.tokenizer is None
+  has_bytes = has_ids and config.data.tokenizer is None
   cut = tuple(cut_lines(splits["train"].steps, shape, has_bytes=has_bytes))
   return Dataset(splits, names, note, is_sentiment, media, cut)
 
