@@ -9,6 +9,10 @@ class UserError(ValueError):
   """
 
 
+class MissingPackageError(UserError):
+  """An optional package is not installed: nothing is wrong with any input."""
+
+
 def first_line(error: BaseException) -> str:
   """What an error of a library says, as part of a line; its kind if nothing."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

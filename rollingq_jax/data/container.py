@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import MissingPackageError, UserError
 
 # Formats whose header states how long the file lasts; FFmpeg guesses elsewhere.
 _STATE_DURATION = ("flv", "matroska", "mov")
@@ -22,11 +22,15 @@ TOLERATED_SHARE = 0.05
 
 
 def require(module: str, package: str) -> Any:
-  """The module of an optional package, or a UserError that says what to do."""
+  """The module of an optional package.
+
+  Raises:
+    MissingPackageError: it is not installed; says how to get it.
+  """
   try:
     return importlib.import_module(module)
   except ImportError as error:
-    raise UserError(
+    raise MissingPackageError(
       f"reading media files needs {package}; install it with: "
       "pip install 'rollingq_jax[media]'"
     ) from error

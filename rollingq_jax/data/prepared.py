@@ -29,6 +29,8 @@ from rollingq_jax.errors import UserError
 
 # Numbers in the index that say how much of a modality a clip has.
 FIELDS = {"audio": "audio", "visual": "frames", "text": "text"}
+# Of a manifest, that give a clip a modality.
+COLUMNS = {"audio": "audio", "visual": "video or frames", "text": "text"}
 
 
 class PreparedSource:
@@ -100,8 +102,8 @@ def load(config: Any) -> Dataset:
     for split, entries in index.items()
   }
   _check_splits(splits, config, folder)
+  _check_presence(splits["train"], folder)
   _check_width(records["train"][0], shape, folder)
-  _check_text(index["train"], shape, folder)
   names = tuple(report["class_names"])
   note = f"{report['note']}; {folder / REPORT_FILE}"
   is_sentiment = config.data.sentiment and not names
@@ -253,11 +255,16 @@ def _check_width(record: Element, shape: ClipShape, folder: Path) -> None:
       )
 
 
-def _check_text(
-  entries: Sequence[Entry], shape: ClipShape, folder: Path
-) -> None:
-  if shape.text is not None and not any(entry.text for entry in entries):
-    raise UserError(
-      f"{folder} has no text in its train split; give the manifest a column "
-      "text and prepare again, or leave text out of config.modalities"
-    )
+def _check_presence(source: PreparedSource, folder: Path) -> None:
+  """Each modality must be there in training, if not in every clip."""
+  there = [name for name, steps in source.steps.items() if steps.any()]
+  wanted = source.modalities
+  left = [name for name in wanted if name in there] or there
+  for name in wanted:
+    if name not in there:
+      variant = "+".join(left) + ",fusion=unimodal" * (len(left) == 1)
+      raise UserError(
+        f"{folder} has no {name!r} in its train split; give the manifest a "
+        f"column {COLUMNS[name]} and prepare again, or leave it out: write "
+        f"modalities={variant} after the colon of --config"
+      )

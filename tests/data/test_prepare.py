@@ -1,5 +1,6 @@
 """From media files to records, through the real command."""
 
+import csv
 import json
 import random
 import signal
@@ -13,13 +14,17 @@ import pytest
 
 from rollingq_jax.config import load_config
 from rollingq_jax.data import evaluation_batches, load_dataset
+from rollingq_jax.data.datasets import pin_data
 from rollingq_jax.data.manifest import read_manifest
 from rollingq_jax.data.prepare.__main__ import main
 from rollingq_jax.data.prepare.media import Recipe, read_media
 from rollingq_jax.data.records import open_records, read_index, read_report
 from rollingq_jax.data.splits import SHARE, with_all_splits
+from rollingq_jax.data.vocabulary import pin_tokenizer
 from rollingq_jax.doctor import inputs
 from rollingq_jax.doctor.findings import OK, WARNING
+from rollingq_jax.errors import UserError
+from rollingq_jax.training.run import prepare as make_first_state
 
 soundfile = pytest.importorskip("soundfile")
 Image = pytest.importorskip("PIL.Image")
@@ -148,6 +153,47 @@ def test_the_doctor_tells_of_few_steps_and_of_clips_that_are_cut(
   assert steps.mend == "for more: --config.batch_size=1"
 
 
+@pytest.mark.parametrize(
+  ("kept", "modalities", "missing", "column", "variant"),
+  [
+    ("id,split,label,audio", "audio+visual", "visual", "video or frames",
+     "modalities=audio,fusion=unimodal"),
+    ("id,split,label,frames", "audio+visual", "audio", "audio",
+     "modalities=visual,fusion=unimodal"),
+    ("id,split,label,audio,frames", "audio+visual+text", "text", "text",
+     "modalities=audio+visual"),
+    ("id,split,label,audio,frames", "text,fusion=unimodal", "text", "text",
+     "modalities=audio+visual"),
+  ],
+)  # fmt: skip
+def test_a_modality_that_no_clip_has_is_named(
+  tree, tmp_path, repo_root, kept, modalities, missing, column, variant
+):
+  manifest, out = tree(), tmp_path / "out"
+  with manifest.open() as file:
+    rows = list(csv.DictReader(file))
+  with manifest.open("w") as file:
+    writer = csv.DictWriter(file, kept.split(","), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+  assert _prepare(manifest, out) == 0
+  config = load_config(
+    f"{repo_root / 'configs' / 'manifest.py'}:modalities={modalities}",
+    # An impossible schedule comes second.
+    [f"--config.data.data_dir={out}", "--config.total_epochs=1"],
+  )
+  pin_data(config)
+  if "text" in modalities:
+    pin_tokenizer(config)
+  with pytest.raises(UserError) as caught:
+    make_first_state(config)
+  assert str(caught.value) == (
+    f"{out} has no {missing!r} in its train split; give the manifest a column "
+    f"{column} and prepare again, or leave it out: write {variant} after the "
+    "colon of --config"
+  )
+
+
 def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):
   rng = np.random.default_rng(0)
   rows, made = ["id,split,label,audio,frames"], {}
@@ -239,6 +285,32 @@ def test_what_is_missing_or_broken_stops_it_and_is_listed(
   ids = {e.id for entries in read_index(out).values() for e in entries}
   assert ids == {f"clip{i}" for i in range(12)} - set(problems)
   assert main(["verify", str(out)]) == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--allow_missing",)])
+def test_a_package_that_is_missing_is_no_fault_of_the_clips(
+  tree, tmp_path, monkeypatch, capsys, options
+):
+  manifest, out = tree(), tmp_path / "out"
+  monkeypatch.setitem(sys.modules, "soundfile", None)
+  assert _prepare(manifest, out, *options) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: reading media files needs soundfile; install")
+  assert "clip" not in line
+  assert not out.exists()
+
+
+def test_a_missing_package_ends_the_processes_that_read(
+  tree, tmp_path, monkeypatch, capsys
+):
+  manifest = tree()
+  # Loaded here already, looked for anew by the others.
+  (tmp_path / "soundfile.py").write_text("raise ImportError('not there')\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  out = tmp_path / "out"
+  assert _prepare(manifest, out, "--processes", "2") == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: reading media files needs soundfile; install")
 
 
 def test_duplicates_and_leaks_between_splits_are_found(tree, tmp_path):
