@@ -183,7 +183,10 @@ def find_folder(data_dir: str) -> Path:
 
 
 def _folder(data: Any) -> Path:
-  command = f"python -m rollingq_jax.data.prepare {data.name} SOURCE --out DIR"
+  source = "my.csv" if data.name == "manifest" else "SOURCE"
+  command = (
+    f"python -m rollingq_jax.data.prepare {data.name} {source} --out DIR"
+  )
   if not data.data_dir:
     raise UserError(
       f"config.data.name is {data.name!r} and config.data.data_dir is unset; "
@@ -194,6 +197,11 @@ def _folder(data: Any) -> Path:
     raise UserError(
       f"config.data.data_dir {data.data_dir!r} is not a folder; make it with "
       f"`{command}`"
+    )
+  if not (place / REPORT_FILE).is_file():
+    raise UserError(
+      f"config.data.data_dir {data.data_dir!r} is no prepared folder (no "
+      f"{REPORT_FILE}); make one with `{command}`"
     )
   return place
 

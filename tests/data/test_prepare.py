@@ -194,6 +194,21 @@ def test_a_modality_that_no_clip_has_is_named(
   )
 
 
+def test_raw_media_are_no_prepared_folder(tree, tmp_path, repo_root):
+  tree()
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [f"--config.data.data_dir={tmp_path}"],
+  )
+  with pytest.raises(UserError) as caught:
+    pin_data(config)
+  assert str(caught.value) == (
+    f"config.data.data_dir {str(tmp_path)!r} is no prepared folder (no "
+    "report.json); make one with `python -m rollingq_jax.data.prepare manifest "
+    "my.csv --out DIR`"
+  )
+
+
 def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):
   rng = np.random.default_rng(0)
   rows, made = ["id,split,label,audio,frames"], {}
