@@ -404,3 +404,15 @@ def test_splits_that_are_missing_are_cut_by_group(tmp_path):
   assert manifest.note.count("cut from train") == 2
   assert with_all_splits(read_manifest(path)) == manifest
   assert with_all_splits(read_manifest(path), seed=1) != manifest
+
+
+@pytest.mark.parametrize(
+  ("groups", "said"),
+  [("gg", "1 group of clips does"), ("gh", "2 groups of clips do")],
+)
+def test_too_few_groups_are_counted_in_good_english(tmp_path, groups, said):
+  path = tmp_path / "m.csv"
+  rows = [f"c{i},{i},a.wav,{group}\n" for i, group in enumerate(groups)]
+  path.write_text("id,label,audio,group\n" + "".join(rows))
+  with pytest.raises(UserError, match=f"^{said} not suffice to cut another"):
+    with_all_splits(read_manifest(path))
