@@ -13,6 +13,7 @@ from rollingq_jax.data.clips import (
   make_decoder,
 )
 from rollingq_jax.data.cut import cut_lines
+from rollingq_jax.data.manifest import SPLITS
 from rollingq_jax.data.places import find_path
 from rollingq_jax.data.prepare.media import Recipe, describe_sound
 from rollingq_jax.data.records import (
@@ -98,8 +99,9 @@ def load(config: Any) -> Dataset:
   records = open_records(folder)
   decode = make_decoder(shape, config.data, tokenizer)
   splits = {
-    split: PreparedSource(records[split], entries, shape, decode)
-    for split, entries in index.items()
+    split: PreparedSource(records[split], index[split], shape, decode)
+    for split in SPLITS
+    if split in index
   }
   _check_splits(splits, config, folder)
   _check_presence(splits["train"], folder)
