@@ -16,6 +16,7 @@ from rollingq_jax.doctor.findings import (
   Finding,
   error,
   examine,
+  note,
   ok,
   one_line,
   warning,
@@ -256,7 +257,7 @@ def _extra(
     said = "; ".join(f"{n} {what}" for n, (what, _) in wrong.items())
     return warning(name, f"{use}: {said}", install)
   if missing:
-    return ok(
+    return note(
       name, f"not installed ({', '.join(missing)}); for {use}: {install}"
     )
   return ok(name, f"installed, for {use}")

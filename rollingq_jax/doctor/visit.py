@@ -27,7 +27,7 @@ from rollingq_jax.doctor import (
 )
 from rollingq_jax.doctor.findings import (
   ERROR,
-  OK,
+  WARNING,
   Finding,
   error,
   examine,
@@ -210,7 +210,7 @@ def _from_others(own: list[Section]) -> list[Section] | None:
   """
   index = jax.process_index()
   bad = [
-    Section(title, [f for f in findings if f.status != OK], index)
+    Section(title, [f for f in findings if f.status in (WARNING, ERROR)], index)
     for title, findings, _ in own
   ]
   try:
