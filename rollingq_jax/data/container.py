@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from rollingq_jax.errors import MissingPackageError, UserError
+from rollingq_jax.errors import MissingPackageError, UserError, install_line
 
 # Formats whose header states how long the file lasts; FFmpeg guesses elsewhere.
 _STATE_DURATION = ("flv", "matroska", "mov")
@@ -34,7 +34,7 @@ def require(module: str, package: str) -> Any:
   except ImportError as error:
     raise MissingPackageError(
       f"reading media files needs {package}; install it with: "
-      "pip install 'rollingq_jax[media]'"
+      f"{install_line('media')}"
     ) from error
 
 

@@ -22,6 +22,7 @@ from rollingq_jax.doctor.findings import (
   warning,
   worst,
 )
+from rollingq_jax.errors import install_line
 
 OURS = "rollingq_jax"
 # What each extra is for; dev and docs are for work on the package itself.
@@ -231,7 +232,7 @@ def imports(
       "imports",
       f"{', '.join(names)} cannot be loaded: {line}",
       "mend the packages that other lines name; otherwise install in a fresh "
-      f"virtual environment: pip install {OURS}",
+      "virtual environment: pip install -e . in the clone of rollingq_jax",
     )
     for line, names in failed.items()
   ]
@@ -251,7 +252,7 @@ def _extra(
   wanted = needs(packages, OURS, (extra,))
   own = [n for n in wanted if (n.name, n.by) not in core]
   missing = sorted({n.name for n in own if n.name not in packages})
-  install = f"pip install '{OURS}[{extra}]'"
+  install = install_line(extra)
   wrong = _wrong(packages, [n for n in own if n.name in packages])
   if wrong:
     said = "; ".join(f"{n} {what}" for n, (what, _) in wrong.items())

@@ -90,7 +90,7 @@ def test_extras_that_are_missing_are_no_mistake():
   assert {f.status for f in found.values()} == {OK, NOTE}
   assert found["extra media"].status == NOTE
   assert "not installed (av)" in found["extra media"].what
-  assert "pip install 'rollingq_jax[media]'" in found["extra media"].what
+  assert "pip install -e '.[media]'" in found["extra media"].what
 
 
 def test_every_extra_of_the_package_but_dev_is_known(repo_root):
@@ -104,7 +104,7 @@ def test_an_extra_of_a_wrong_version_is_a_warning():
   found = _by_name(extras({**GOOD, "av": Package("19.1")}))["extra media"]
   assert found.status == WARNING
   assert "av 19.1 is installed; rollingq-jax needs <19,>=15" in found.what
-  assert found.mend == "pip install 'rollingq_jax[media]'"
+  assert found.mend == "pip install -e '.[media]' in the clone of rollingq_jax"
 
 
 def test_a_plugin_of_another_version_than_jaxlib_is_an_error():
