@@ -70,6 +70,11 @@ def get_config(arg: str = "") -> ConfigDict:
   # manifest: whether its numbers are sentiment in [-3, 3], whose metrics are
   # given besides.
   data.sentiment = False
+  # Whether frames are cropped at random in training: 8 to 100 % of the area.
+  data.crop = True
+  # Whether half of the clips are mirrored in training; off where left and right
+  # mean something, as in text and digits.
+  data.flip = True
   # Whether each frame of a clip is cropped and flipped by itself in training,
   # as in the authors' code, or all alike.
   data.crop_each_frame = False

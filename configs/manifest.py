@@ -32,8 +32,10 @@ Variants, joined by commas after a colon:
 A small model that trains on a laptop: 4 s of sound in 64 bands, 3 frames of
 112 x 112, the first 256 bytes of the text. `--config.data.shapes.audio="(800,
 64)"` hears 8 s, `--config.data.tokenizer=tokenizer.json` makes tokens of the
-text. Nothing here is tuned; noise in training, which the recommended fusion
-has, is what makes a model keep working when a sensor fails.
+text. In training, frames are cropped at random and half of the clips mirrored;
+`--config.data.crop=False` and `--config.data.flip=False` turn that off, as for
+pictures of text. Nothing here is tuned; noise in training, which the
+recommended fusion has, is what makes a model keep working when a sensor fails.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,10 @@
 """What the commands have in common: options, config, exit status."""
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rollingq_jax.errors import UserError
 
@@ -13,9 +14,30 @@ Run = Callable[[argparse.Namespace, Sequence[str]], int]
 class OptionParser(argparse.ArgumentParser):
   """Options whose mistakes are one line."""
 
+  # Of the command line that is being parsed.
+  _words: tuple[str, ...] = ()
+
+  def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+    self, args: Any = None, namespace: Any = None
+  ) -> Any:
+    """As argparse does it; the words are kept for `error`."""
+    self._words = tuple(sys.argv[1:] if args is None else args)
+    return super().parse_known_args(args, namespace)
+
   def error(self, message: str) -> NoReturn:
-    """Raises UserError."""
-    raise UserError(f"{message}; see --help")
+    """Raises UserError; of a misspelt option rather than a missing one."""
+    raise UserError(self._misspelt() or f"{message}; see --help")
+
+  def _misspelt(self) -> str | None:
+    known = self._option_string_actions
+    for word in self._words:
+      name = word.partition("=")[0]
+      close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+      # Overrides of the config have a point.
+      is_option = name.startswith("--") and "." not in name
+      if is_option and name not in known and close:
+        return f"unknown option {name!r}; did you mean {close[0]}?"
+    return None
 
 
 class Parser(OptionParser):

@@ -30,10 +30,11 @@ LAYERS = (
   {"report"},
   {"config"},
   {"analyse", "convert", "doctor", "export", "main", "study"},
-  {"predict"},
+  {"__main__", "predict"},
 )
 # What a layer may import of the package at all, where that is less.
 ONLY = {
+  "__main__": {"command", "errors"},
   "cluster": {"errors"},
   "command": {"errors"},
   "together": {"errors", "presence"},

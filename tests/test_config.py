@@ -1,5 +1,6 @@
 """What a command line can say, and what it is told when it cannot mean it."""
 
+import importlib.util
 import itertools
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rollingq_jax.__main__ import COMMANDS
 from rollingq_jax.config import (
   check_workdir,
   load_config,
@@ -107,6 +109,52 @@ def test_a_missing_option_is_named(capsys, spec, tmp_path, option):
   err = capsys.readouterr().err
   assert option in err
   assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("words", "line"),
+  [
+    (
+      ["--config", "a.py", "--work_dir", "x"],
+      "error: unknown option '--work_dir'; did you mean --workdir?\n",
+    ),
+    (
+      ["--confg=a.py", "--workdir", "x"],
+      "error: unknown option '--confg'; did you mean --config?\n",
+    ),
+    (
+      ["--config", "a.py", "--config.x=1", "--colour"],
+      "error: the following arguments are required: --workdir; see --help\n",
+    ),
+  ],
+)
+def test_a_misspelt_option_is_named_and_not_what_is_missing(
+  capsys, words, line
+):
+  assert main(words) == 2
+  assert capsys.readouterr().err == line
+
+
+def test_the_package_itself_lists_its_commands(repo_root):
+  def run(*words):
+    return subprocess.run(
+      [sys.executable, "-X", "importtime", "-m", "rollingq_jax", *words],
+      cwd=repo_root,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+
+  for words in ((), ("--help",)):
+    done = run(*words)
+    assert done.returncode == 0
+    assert not re.search(r"\| +(jax|numpy)$", done.stderr, re.MULTILINE)
+    for name in COMMANDS:
+      assert f"\n  {name} " in done.stdout
+      assert importlib.util.find_spec(f"rollingq_jax.{name}")
+  done = run("main", "--workdir", "x")
+  assert done.returncode == 2
+  assert done.stderr.endswith("python -m rollingq_jax.main --workdir x\n")
 
 
 def test_a_workdir_that_is_a_file_is_named(capsys, spec, tmp_path):
@@ -417,6 +465,7 @@ def old_run(tmp_path):
   path = tmp_path / "config.json"
   there = json.loads(path.read_text())
   del there["accumulate_steps"], there["model"]["remat"]
+  del there["data"]["crop"], there["data"]["flip"]
   path.write_text(json.dumps(there))
   return tmp_path
 
@@ -425,6 +474,9 @@ def test_a_run_goes_on_with_fields_that_came_later_and_on_another_mesh(old_run):
   check_workdir(load_config("configs/av_digits.py"), old_run)
   assert read_config(old_run).mesh.model == 1
   assert read_config(old_run).accumulate_steps == 1
+  # As it was always done.
+  assert read_config(old_run).data.crop
+  assert read_config(old_run).data.flip
 
 
 def test_a_later_field_that_is_not_its_default_is_another_config(old_run):

@@ -54,3 +54,12 @@ def test_the_paper_is_cited_alike(repo_root):
   )
   assert f"{{{authors}}}" in page
   assert paper["title"] in page.replace("{RollingQ}", "RollingQ")
+
+
+def test_what_the_commands_of_the_readme_make_is_ignored_and_nothing_else(
+  repo_root,
+):
+  lines = (repo_root / ".gitignore").read_text().splitlines()
+  # With a slash: folders of these names are source too.
+  assert {"/data/", "/models/", "runs/"} <= set(lines)
+  assert not {"data/", "models/", "data", "models"} & set(lines)

@@ -140,4 +140,4 @@ except ValueError as error:
   done = _alone(program, repo_root)
   assert done.returncode == 0, done.stderr
   assert "Largest AIR: +0.00" in done.stdout
-  assert done.stdout.endswith("pip install 'rollingq_jax[report]'\n")
+  assert "install it with: pip install -e '.[report]' in" in done.stdout

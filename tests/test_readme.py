@@ -85,8 +85,13 @@ def test_every_run_that_the_readme_names_has_a_config(
 
 
 def test_files_that_the_readme_names_exist(readme, repo_root):
-  for path in re.findall(r"\]\(([^)h][^)]*)\)", readme):
+  for link in re.findall(r"\]\(([^)h][^)]*)\)", readme):
+    path, _, anchor = link.partition("#")
     assert (repo_root / path).is_file(), path
+    if anchor:
+      heading = rf"^#+ {anchor.replace('-', ' ')}$"
+      text = (repo_root / path).read_text().lower()
+      assert re.search(heading, text, re.MULTILINE), link
   for path in re.findall(r"`((?:rollingq_jax|tests|configs)/[^`*]+)`", readme):
     assert (repo_root / path).is_file(), path
   for path in re.findall(r"`((?:models|training)/[^`*]+)`", readme):

@@ -41,13 +41,15 @@ class ClipShape(NamedTuple):
 class DecodeClip(grain.transforms.RandomMap):
   """Standardises, cuts and pads sound; picks and crops frames, still bytes.
 
-  In training, frames are random within their segments, cropped and flipped at
-  random; in evaluation they are the segments' centres, whole. The model
-  normalises them.
+  In training, frames are random within their segments, cropped and mirrored at
+  random unless that is turned off; in evaluation they are the segments'
+  centres, whole. The model normalises them.
 
   Args:
     shape: of the arrays to make.
     train: whether to do so at random.
+    crop: whether a part of each frame is seen in training, or all of it.
+    flip: whether half of the clips are mirrored in training.
     crop_each_frame: whether each frame of a clip is cropped and flipped by
       itself.
     canvas: height and width that whole frames are put on, for the model to see
@@ -62,12 +64,15 @@ class DecodeClip(grain.transforms.RandomMap):
     shape: ClipShape,
     *,
     train: bool,
+    crop: bool = True,
+    flip: bool = True,
     crop_each_frame: bool = False,
     canvas: tuple[int, int] | None = None,
     tokenizer: Tokenizer | None = None,
     moments: Mapping[str, Moments] | None = None,
   ):
     self._shape, self._train = shape, train
+    self._crop, self._flip = train and crop, train and flip
     self._tokenizer, self._moments = tokenizer, moments or {}
     self._crop_each_frame = crop_each_frame
     self._canvas = canvas
@@ -145,9 +150,10 @@ class DecodeClip(grain.transforms.RandomMap):
   def _view(self, frame: np.ndarray, rng: np.random.Generator) -> View:
     """What is seen of a frame: a part of it, perhaps mirrored."""
     height, width, _ = frame.shape
-    if self._train:
-      return View(random_box(width, height, rng), bool(rng.random() < 0.5))
-    return View((0.0, 0.0, float(width), float(height)), False)
+    box = (0.0, 0.0, float(width), float(height))
+    if self._crop:
+      box = random_box(width, height, rng)
+    return View(box, self._flip and bool(rng.random() < 0.5))
 
 
 def make_decoder(
@@ -157,6 +163,8 @@ def make_decoder(
   return functools.partial(
     DecodeClip,
     shape,
+    crop=data.crop,
+    flip=data.flip,
     crop_each_frame=data.crop_each_frame,
     canvas=canvas_of(data),
     tokenizer=tokenizer,

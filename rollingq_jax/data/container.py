@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import MissingPackageError, UserError, install_line
 
 # Formats whose header states how long the file lasts; FFmpeg guesses elsewhere.
 _STATE_DURATION = ("flv", "matroska", "mov")
@@ -17,18 +17,24 @@ _FORMATS = (
   *("matroska", "mov", "mp3", "mpeg", "mpegts", "mpegtsraw", "mpegvideo"),
   *("mxf", "nut", "ogg", "rm", "w64", "wav", "webm", "wv", "yuv4mpegpipe"),
 )
+# What images begin with: PNG and JPEG.
+_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 # Share of the stated duration that may be missing: headers are rounded.
 TOLERATED_SHARE = 0.05
 
 
 def require(module: str, package: str) -> Any:
-  """The module of an optional package, or a UserError that says what to do."""
+  """The module of an optional package.
+
+  Raises:
+    MissingPackageError: it is not installed; says how to get it.
+  """
   try:
     return importlib.import_module(module)
   except ImportError as error:
-    raise UserError(
+    raise MissingPackageError(
       f"reading media files needs {package}; install it with: "
-      "pip install 'rollingq_jax[media]'"
+      f"{install_line('media')}"
     ) from error
 
 
@@ -38,6 +44,12 @@ def check_exists(path: Path) -> None:
     raise UserError(f"{path} is missing; expected a media file")
   if not path.stat().st_size:
     raise UserError(f"{path} is empty; expected a media file")
+
+
+def is_image(path: Path) -> bool:
+  """Whether a file begins as a PNG or JPEG does, whatever it is called."""
+  with path.open("rb") as file:
+    return file.read(16).startswith(_IMAGES)
 
 
 def check_length(path: Path, seconds: float, most: float) -> None:
@@ -95,6 +107,10 @@ def _open(av: Any, path: Path) -> Any:
       options={"format_whitelist": ",".join(_FORMATS)},
     )
   except av.FFmpegError as error:
+    if is_image(path):
+      raise UserError(
+        f"{path} is an image; name it in the column frames"
+      ) from error
     raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 

@@ -218,6 +218,7 @@ def _rows(path: AnyPath, text: str) -> Iterator[tuple[Place, list[str]]]:
 
 def _columns(place: Place, cells: list[str], has_labels: bool) -> list[str]:
   columns = [cell.strip() for cell in cells]
+  _check_commas(place, columns)
   for i, column in enumerate(columns):
     if column not in COLUMNS:
       raise place.error(
@@ -231,6 +232,19 @@ def _columns(place: Place, cells: list[str], has_labels: bool) -> list[str]:
     if not set(wanted) & set(columns):
       raise place.error(f"there is no column {' or '.join(wanted)}; add it")
   return columns
+
+
+def _check_commas(place: Place, columns: list[str]) -> None:
+  """Spreadsheets of many countries save with semicolons."""
+  if len(columns) != 1:
+    return
+  for separator, shown in ((";", "';'"), ("\t", "tabs")):
+    names = [name.strip() for name in columns[0].split(separator)]
+    if len(names) > 1 and set(names) & set(COLUMNS):
+      raise place.error(
+        f"the file is separated by {shown}, expected commas; save it with "
+        "commas"
+      )
 
 
 def _fields(

@@ -12,6 +12,8 @@ from rollingq_jax.data.clips import (
   canvas_of,
   make_decoder,
 )
+from rollingq_jax.data.cut import cut_lines
+from rollingq_jax.data.manifest import SPLITS
 from rollingq_jax.data.moments import stated
 from rollingq_jax.data.places import find_path
 from rollingq_jax.data.prepare.media import Recipe, describe_sound
@@ -29,6 +31,8 @@ from rollingq_jax.errors import UserError
 
 # Numbers in the index that say how much of a modality a clip has.
 FIELDS = {"audio": "audio", "visual": "frames", "text": "text"}
+# Of a manifest, that give a clip a modality.
+COLUMNS = {"audio": "audio", "visual": "video or frames", "text": "text"}
 
 
 class PreparedSource:
@@ -50,7 +54,8 @@ class PreparedSource:
   ):
     self._records, self._shape, self._decode = records, shape, decode
     self.labels = np.array([entry.label for entry in entries])
-    self._steps = {
+    # Of each modality, how much each clip has.
+    self.steps = {
       name: np.array([getattr(entry, field) for entry in entries])
       for name, field in FIELDS.items()
     }
@@ -78,7 +83,7 @@ class PreparedSource:
     is_sequence = isinstance(shape, tuple) and len(shape) == 2
     if not is_sequence or modality not in self._shape.masked:
       return None
-    return Lengths(shape[0], np.minimum(self._steps[modality], shape[0]))
+    return Lengths(shape[0], np.minimum(self.steps[modality], shape[0]))
 
 
 def load(config: Any) -> Dataset:
@@ -95,17 +100,20 @@ def load(config: Any) -> Dataset:
   records = open_records(folder)
   decode = make_decoder(shape, config.data, tokenizer)
   splits = {
-    split: PreparedSource(records[split], entries, shape, decode)
-    for split, entries in index.items()
+    split: PreparedSource(records[split], index[split], shape, decode)
+    for split in SPLITS
+    if split in index
   }
   _check_splits(splits, config, folder)
+  _check_presence(splits["train"], folder)
   _check_width(records["train"][0], shape, folder)
-  _check_text(index["train"], shape, folder)
   names = tuple(report["class_names"])
   note = f"{report['note']}; {folder / REPORT_FILE}"
   is_sentiment = config.data.sentiment and not names
   media = describe(Recipe(**report["recipe"]), shape, config.data)
-  return Dataset(splits, names, note, is_sentiment, media)
+  has_bytes = has_ids and config.data.tokenizer is None
+  cut = tuple(cut_lines(splits["train"].steps, shape, has_bytes=has_bytes))
+  return Dataset(splits, names, note, is_sentiment, media, cut)
 
 
 def describe(recipe: Recipe, shape: ClipShape, data: Any) -> dict[str, Any]:
@@ -198,7 +206,10 @@ def find_folder(data_dir: str) -> Path:
 
 
 def _folder(data: Any) -> Path:
-  command = f"python -m rollingq_jax.data.prepare {data.name} SOURCE --out DIR"
+  source = "my.csv" if data.name == "manifest" else "SOURCE"
+  command = (
+    f"python -m rollingq_jax.data.prepare {data.name} {source} --out DIR"
+  )
   if not data.data_dir:
     raise UserError(
       f"config.data.name is {data.name!r} and config.data.data_dir is unset; "
@@ -209,6 +220,11 @@ def _folder(data: Any) -> Path:
     raise UserError(
       f"config.data.data_dir {data.data_dir!r} is not a folder; make it with "
       f"`{command}`"
+    )
+  if not (place / REPORT_FILE).is_file():
+    raise UserError(
+      f"config.data.data_dir {data.data_dir!r} is no prepared folder (no "
+      f"{REPORT_FILE}); make one with `{command}`"
     )
   return place
 
@@ -270,11 +286,16 @@ def _check_width(record: Element, shape: ClipShape, folder: Path) -> None:
       )
 
 
-def _check_text(
-  entries: Sequence[Entry], shape: ClipShape, folder: Path
-) -> None:
-  if shape.text is not None and not any(entry.text for entry in entries):
-    raise UserError(
-      f"{folder} has no text in its train split; give the manifest a column "
-      "text and prepare again, or leave text out of config.modalities"
-    )
+def _check_presence(source: PreparedSource, folder: Path) -> None:
+  """Each modality must be there in training, if not in every clip."""
+  there = [name for name, steps in source.steps.items() if steps.any()]
+  wanted = source.modalities
+  left = [name for name in wanted if name in there] or there
+  for name in wanted:
+    if name not in there:
+      variant = "+".join(left) + ",fusion=unimodal" * (len(left) == 1)
+      raise UserError(
+        f"{folder} has no {name!r} in its train split; give the manifest a "
+        f"column {COLUMNS[name]} and prepare again, or leave it out: write "
+        f"modalities={variant} after the colon of --config"
+      )

@@ -12,7 +12,7 @@ import platformdirs
 
 from rollingq_jax.data.places import AnyPath, copy_kept
 from rollingq_jax.data.text_files import read_bytes
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 
 INDEX_FILE, REPORT_FILE = "index.json", "report.json"
 # Fields of media that are features [time, features].
@@ -180,6 +180,6 @@ def import_tfds() -> Any:
   except ImportError as error:
     raise UserError(
       "prepared data needs tensorflow-datasets; install it with: "
-      "pip install 'rollingq_jax[media]'"
+      f"{install_line('media')}"
     ) from error
   return tensorflow_datasets

@@ -113,6 +113,8 @@ class Dataset(NamedTuple):
   # How raw media become samples, as plain data; see docs/export.md. None where
   # the samples were made elsewhere.
   media: Mapping[str, Any] | None = None
+  # What a run should say of the data at its start: "what; how to mend it".
+  remarks: tuple[str, ...] = ()
 
 
 def check_dataset(

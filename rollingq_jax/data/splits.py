@@ -62,9 +62,12 @@ def _chosen_groups(clips: Sequence[Clip], rng: np.random.Generator) -> set[str]:
       for x in group:
         wanted[x] -= 1
   if not chosen or len(chosen) == len(members):
+    said = f"{len(members)} groups of clips do"
+    if len(members) == 1:
+      said = "1 group of clips does"
     raise UserError(
-      f"{len(members)} groups of clips do not suffice to cut another split "
-      "from train; give the splits in the manifest's column split"
+      f"{said} not suffice to cut another split from train; give the splits in "
+      "the manifest's column split"
     )
   return chosen
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollingq_jax.errors import UserError, first_line
+from rollingq_jax.errors import UserError, first_line, install_line
 
 PADDING = 0
 # Ids of the tokenizer by bytes: byte b is b + 1, and this ends a text.
@@ -85,8 +85,7 @@ def _load_file(file: Path) -> Tokenizer:
   except ImportError as error:
     raise UserError(
       f"reading {file} needs tokenizers; install it with: "
-      "pip install 'rollingq_jax[text]', or unset the file for a tokenizer by "
-      "bytes"
+      f"{install_line('text')}, or unset the file for a tokenizer by bytes"
     ) from error
   content = _read(file)
   try:

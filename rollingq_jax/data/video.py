@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rollingq_jax.data.container import check_length, decode, require
+from rollingq_jax.data.container import (
+  check_length,
+  decode,
+  is_image,
+  require,
+)
 from rollingq_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -123,6 +128,12 @@ def _read_image(path: Path, shorter_side: int) -> np.ndarray:
     with image.open(path, formats=_IMAGE_FORMATS) as file:
       ops.exif_transpose(file, in_place=True)
       return _resized(file.convert("RGB"), shorter_side)
+  except image.UnidentifiedImageError as e:
+    if is_image(path):
+      raise UserError(f"{path} cannot be read as an image: {e}") from e
+    raise UserError(
+      f"{path} is not an image; expected one of {', '.join(_IMAGE_FORMATS)}"
+    ) from e
   # Pillow's SyntaxError and ValueError are damaged png files.
   except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as e:
     raise UserError(f"{path} cannot be read as an image: {e}") from e

@@ -6,7 +6,7 @@ import numpy as np
 
 from rollingq_jax.colours import COLOURS, INK
 from rollingq_jax.diagnosis.table import short_names
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 
 # Up to this many ticks have names, beyond it numbers.
 NAMED = 12
@@ -44,8 +44,7 @@ def _figure_class() -> Any:
     from matplotlib.figure import Figure
   except ImportError as error:
     raise UserError(
-      "plot() needs matplotlib; install it with: "
-      "pip install 'rollingq_jax[report]'"
+      f"plot() needs matplotlib; install it with: {install_line('report')}"
     ) from error
   return Figure
 

@@ -20,7 +20,7 @@ examples:
 The exit status is 0 without errors, whatever the warnings; 1 with errors; 2
 for a mistake in the command line, or where several processes do not come
 together within two minutes. Nothing is changed. Of several processes, process 0
-prints the page, with what the others have found that is not ok.
+prints the page, with the warnings and errors of the others.
 
 --json prints one object:
   schema     1; changes when a field is renamed or dropped
@@ -30,7 +30,8 @@ prints the page, with what the others have found that is not ok.
     process  whose finding it is
     group    packages, machine, devices, folders or inputs
     name     of what was looked at
-    status   ok, warning or error
+    status   ok, note (what is not there and may not be needed), warning or
+             error
     what     what was found
     mend     what to do about it; null where there is nothing to do
 

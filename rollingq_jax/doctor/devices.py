@@ -16,6 +16,7 @@ from rollingq_jax.doctor.findings import (
   warning,
 )
 from rollingq_jax.doctor.hardware import NO_GPU, Machine, num_visible
+from rollingq_jax.errors import install_line
 
 # Of JAX, which make each step slower or wider, and are forgotten easily.
 SLOW = {
@@ -150,7 +151,7 @@ def _reason(
     extra = "tpu" if is_tpu else "cuda"
     return (
       f"there is {there}, but not JAX's plugin for it",
-      f"pip install 'rollingq_jax[{extra}]'",
+      install_line(extra),
     )
   return (
     f"there is {there}, but JAX cannot use it"

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from rollingq_jax.errors import UserError
 
-OK, WARNING, ERROR = "ok", "warning", "error"
-# From good to bad.
-STATUSES = (OK, WARNING, ERROR)
+OK, NOTE, WARNING, ERROR = "ok", "note", "warning", "error"
+# From good to bad; a note is no fault.
+STATUSES = (OK, NOTE, WARNING, ERROR)
 
 
 class Finding(NamedTuple):
@@ -30,6 +30,11 @@ def ok(name: str, what: str) -> Finding:
   return Finding(name, OK, what)
 
 
+def note(name: str, what: str) -> Finding:
+  """What is not there, and may not be needed."""
+  return Finding(name, NOTE, what)
+
+
 def warning(name: str, what: str, mend: str) -> Finding:
   """A run works, but not as it could."""
   return Finding(name, WARNING, what, mend)
@@ -41,8 +46,9 @@ def error(name: str, what: str, mend: str) -> Finding:
 
 
 def worst(findings: Sequence[Finding]) -> str:
-  """The status of all together."""
-  return max((f.status for f in findings), key=STATUSES.index, default=OK)
+  """The status of all together: ok, warning or error."""
+  faults = [f.status for f in findings if f.status != NOTE]
+  return max(faults, key=STATUSES.index, default=OK)
 
 
 def examine(name: str, check: Check, *args: object) -> list[Finding]:
@@ -70,8 +76,18 @@ def examine(name: str, check: Check, *args: object) -> list[Finding]:
 
 def explained(name: str, failure: UserError) -> Finding:
   """The finding of a line that says what is wrong and how to mend it."""
-  what, _, mend = one_line(failure).partition("; ")
-  return Finding(name, ERROR, what, mend or None)
+  what, mend = _parts(one_line(failure))
+  return Finding(name, ERROR, what, mend)
+
+
+def noted(name: str, line: str) -> Finding:
+  """The warning of a line that says what could be better, and how."""
+  return Finding(name, WARNING, *_parts(line))
+
+
+def _parts(line: str) -> tuple[str, str | None]:
+  what, _, mend = line.partition("; ")
+  return what, mend or None
 
 
 def one_line(failure: BaseException) -> str:

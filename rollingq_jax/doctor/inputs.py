@@ -7,17 +7,19 @@ from typing import Any
 from rollingq_jax.data import load_dataset, training_batches
 from rollingq_jax.data.datasets import pin_data
 from rollingq_jax.data.vocabulary import pin_tokenizer
-from rollingq_jax.doctor.findings import Finding, ok, warning
+from rollingq_jax.doctor.findings import Finding, noted, ok, warning
 from rollingq_jax.pretrained import pin_weights
 from rollingq_jax.pretrained.files import read_weights
 from rollingq_jax.training.checks import check_config
+from rollingq_jax.training.few_steps import few_steps
 
 
-def data(config: Any) -> list[Finding]:
+def data(config: Any, device_count: int = 1) -> list[Finding]:
   """Whether the data set can be loaded, and a batch made of it.
 
   Args:
     config: as in configs/base.py; what the data say is written into it.
+    device_count: devices that share a batch.
 
   Raises:
     UserError: it cannot, or the config has an impossible value.
@@ -31,12 +33,15 @@ def data(config: Any) -> list[Finding]:
   training_batches(dataset.splits["train"], config)[0]
   made = time.perf_counter()
   sizes = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
+  few = few_steps(config, len(dataset.splits["train"]), device_count)
   return [
     ok(
       "data",
       f"{config.data.name}: {sizes} samples, in {loaded - start:.1f} s; a "
       f"batch of {config.batch_size} in {made - loaded:.2f} s",
-    )
+    ),
+    *[noted("lengths", line) for line in dataset.remarks],
+    *([noted("steps", few)] if few else []),
   ]
 
 

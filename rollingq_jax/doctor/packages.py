@@ -16,11 +16,13 @@ from rollingq_jax.doctor.findings import (
   Finding,
   error,
   examine,
+  note,
   ok,
   one_line,
   warning,
   worst,
 )
+from rollingq_jax.errors import install_line
 
 OURS = "rollingq_jax"
 # What each extra is for; dev and docs are for work on the package itself.
@@ -230,7 +232,7 @@ def imports(
       "imports",
       f"{', '.join(names)} cannot be loaded: {line}",
       "mend the packages that other lines name; otherwise install in a fresh "
-      f"virtual environment: pip install {OURS}",
+      "virtual environment: pip install -e . in the clone of rollingq_jax",
     )
     for line, names in failed.items()
   ]
@@ -250,13 +252,13 @@ def _extra(
   wanted = needs(packages, OURS, (extra,))
   own = [n for n in wanted if (n.name, n.by) not in core]
   missing = sorted({n.name for n in own if n.name not in packages})
-  install = f"pip install '{OURS}[{extra}]'"
+  install = install_line(extra)
   wrong = _wrong(packages, [n for n in own if n.name in packages])
   if wrong:
     said = "; ".join(f"{n} {what}" for n, (what, _) in wrong.items())
     return warning(name, f"{use}: {said}", install)
   if missing:
-    return ok(
+    return note(
       name, f"not installed ({', '.join(missing)}); for {use}: {install}"
     )
   return ok(name, f"installed, for {use}")

@@ -3,18 +3,31 @@
 import json
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
-from rollingq_jax.doctor.findings import STATUSES, Finding, worst
+from rollingq_jax.doctor.findings import (
+  ERROR,
+  NOTE,
+  OK,
+  WARNING,
+  Finding,
+  worst,
+)
 
 # Changes when a field of the JSON is renamed or dropped.
 SCHEMA = 1
 WIDTH = 80
-COLOURS = {"ok": "green", "warning": "yellow", "error": "bold red"}
+COLOURS = {
+  "ok": "green",
+  "note": "blue",
+  "warning": "yellow",
+  "error": "bold red",
+}
 
 
 class Section(NamedTuple):
@@ -86,13 +99,13 @@ def show(sections: Sequence[Section], console: Console) -> None:
       for line in _lines(finding, width):
         _print(console, line)
   findings = [f for section in sections for f in section.findings]
-  counts = [sum(f.status == status for f in findings) for status in STATUSES]
-  total = Text(
-    f"{counts[0]} ok, {counts[1]} {_plural('warning', counts[1])}, "
-    f"{counts[2]} {_plural('error', counts[2])}",
-    style=COLOURS[worst(findings)],
-  )
-  _print(console, total)
+  counts = Counter(f.status for f in findings)
+  said = [f"{counts[OK]} ok"] + [
+    f"{counts[status]} {_plural(status, counts[status])}"
+    for status in (NOTE, WARNING, ERROR)
+    if status != NOTE or counts[NOTE]
+  ]
+  _print(console, Text(", ".join(said), style=COLOURS[worst(findings)]))
 
 
 def _print(console: Console, line: Text) -> None:

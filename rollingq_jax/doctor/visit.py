@@ -27,7 +27,7 @@ from rollingq_jax.doctor import (
 )
 from rollingq_jax.doctor.findings import (
   ERROR,
-  OK,
+  WARNING,
   Finding,
   error,
   examine,
@@ -79,7 +79,7 @@ def visit(
         )
         on_folders.findings.extend(shared)
     with _status("data and weights"):
-      on_inputs = Section("inputs", _inputs(config))
+      on_inputs = Section("inputs", _inputs(config, found))
     own = [first, on_machine, on_devices, on_folders, on_inputs]
     others = _from_others(own) if count > 1 and can_talk else None
   return _finish(args, own, others, count)
@@ -192,11 +192,12 @@ def _folders(args: argparse.Namespace, config: Any) -> list[Finding]:
   return found
 
 
-def _inputs(config: Any) -> list[Finding]:
+def _inputs(config: Any, found: devices.Found | None) -> list[Finding]:
   if config is None:
     return []
+  count = 1 if found is None else len(found.devices)
   return [
-    *examine("data", inputs.data, config),
+    *examine("data", inputs.data, config, count),
     *examine("weights", inputs.weights, config),
     *examine("cpu cores", inputs.threads, config, hardware.num_cores()),
   ]
@@ -209,7 +210,7 @@ def _from_others(own: list[Section]) -> list[Section] | None:
   """
   index = jax.process_index()
   bad = [
-    Section(title, [f for f in findings if f.status != OK], index)
+    Section(title, [f for f in findings if f.status in (WARNING, ERROR)], index)
     for title, findings, _ in own
   ]
   try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollingq_jax.data.licences import licence_of
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 from rollingq_jax.export.contents import CARD_FILE
 from rollingq_jax.report.metrics import is_score, label, unit
 from rollingq_jax.report.run_files import Line, RunFiles, extras
@@ -199,5 +199,5 @@ def missing_extra() -> UserError:
   """What to install."""
   return UserError(
     "a model card needs more packages; install them with: "
-    "pip install 'rollingq_jax[export]'"
+    f"{install_line('export')}"
   )

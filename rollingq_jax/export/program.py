@@ -13,7 +13,7 @@ from jax import export
 from jaxtyping import Array
 
 from rollingq_jax.data.inputs import ArraySpec
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 from rollingq_jax.export.inputs import abstract
 from rollingq_jax.export.weights import nest
 
@@ -88,7 +88,7 @@ def make_program(
   except ImportError as error:
     raise UserError(
       "a program is written with flatbuffers, which is not installed: "
-      "pip install 'rollingq_jax[export]'"
+      f"{install_line('export')}"
     ) from error
 
 

@@ -74,7 +74,8 @@ def build_model(
     raise UserError(
       f"config.model.fusion is {model.fusion!r} with config.modalities "
       f"{names}; 'unimodal' takes exactly one modality and every other fusion "
-      "at least two"
+      f"at least two; for one, write modalities={names[0]},fusion=unimodal "
+      "after the colon of --config"
     )
   return MultimodalClassifier(
     encoders={name: _build_encoder(model, name, sharding) for name in names},

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rollingq_jax.data.container import streams_of
+from rollingq_jax.data.container import is_image, streams_of
 from rollingq_jax.data.manifest import Clip
 from rollingq_jax.data.text_files import decode, read_bytes
 from rollingq_jax.errors import UserError
 from rollingq_jax.predict.items import Item, Limits
 
 # How files begin.
-_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _ARRAY = b"\x93NUMPY"
 _ARCHIVE = b"PK\x03\x04"
 # Endings of a transcript, which no content tells.
@@ -60,10 +59,10 @@ def kind_of(path: Path) -> str:
     raise UserError(f"{path} is missing; expected a media file")
   if path.suffix.lower() in TEXT_SUFFIXES:
     return "text"
+  if is_image(path):
+    return "frames"
   with path.open("rb") as file:
     head = file.read(16)
-  if head.startswith(_IMAGES):
-    return "frames"
   if head.startswith(_ARRAY):
     return "array"
   if head.startswith(_ARCHIVE):

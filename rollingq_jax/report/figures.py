@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rollingq_jax.colours import COLOURS, INK
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 from rollingq_jax.report.run_files import RunFiles, read_run
 
 
@@ -38,8 +38,7 @@ def _plt() -> Any:
     import matplotlib
   except ImportError as error:
     raise UserError(
-      "drawing needs matplotlib; install it with: "
-      "pip install 'rollingq_jax[report]'"
+      f"drawing needs matplotlib; install it with: {install_line('report')}"
     ) from error
   matplotlib.use("Agg")
   from matplotlib import pyplot

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rollingq_jax import __version__
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 from rollingq_jax.report.analysis_sections import (
   calibration_section,
   classes_section,
@@ -189,6 +189,5 @@ def chart_library() -> str:
 def missing_extra(what: str) -> UserError:
   """What to install."""
   return UserError(
-    f"{what} needs more packages; install them with: "
-    "pip install 'rollingq_jax[report]'"
+    f"{what} needs more packages; install them with: {install_line('report')}"
   )

@@ -7,6 +7,7 @@ import jax
 from rollingq_jax.evaluation import Task
 from rollingq_jax.evaluation.metrics import mean_air
 from rollingq_jax.rolling import RollingQInfo
+from rollingq_jax.training.few_steps import few_steps
 from rollingq_jax.training.run import Run
 from rollingq_jax.training.state import TrainState
 
@@ -22,6 +23,9 @@ def opening_lines(run: Run, state: TrainState) -> list[str]:
     f"{run.mesh.size} {jax.default_backend()} device(s)",
   ]
   lines += run.notes
+  lines += run.dataset.remarks
+  few = few_steps(run.config, len(splits["train"]), run.mesh.size)
+  lines += [f"warning: {few}"] if few else []
   if int(state.step):
     lines.append(f"resuming after step {int(state.step)}")
   return lines

@@ -44,7 +44,9 @@ def _schedule(
     if warmup >= total_steps:
       raise UserError(
         f"config.optimizer.warmup_epochs {optimizer.warmup_epochs} leaves no "
-        f"step to train: {warmup} of {total_steps} steps are warm-up"
+        f"step to train: {warmup} of {total_steps} steps are warm-up; give "
+        "more epochs, or --config.optimizer.warmup_epochs="
+        f"{total_steps / steps_per_epoch / 4:g}"
       )
     return optax.warmup_cosine_decay_schedule(start, peak, warmup, total_steps)
   if optimizer.schedule == "constant":

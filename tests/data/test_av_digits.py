@@ -218,7 +218,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
   with pytest.raises(UserError) as caught:
     load()
   assert package in str(caught.value)
-  assert "pip install 'rollingq_jax[demo]'" in str(caught.value)
+  assert "pip install -e '.[demo]'" in str(caught.value)
 
 
 def test_speaker_disjoint_needs_recordings_that_name_their_speakers(load):

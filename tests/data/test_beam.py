@@ -73,7 +73,7 @@ def test_without_the_package_one_line_says_what_to_install(
   monkeypatch.setitem(sys.modules, "apache_beam", None)
   assert _prepare(manifest, "out", "--beam_runner", "DirectRunner") == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert "pip install 'rollingq_jax[beam]'" in line
+  assert "pip install -e '.[beam]'" in line
 
 
 def test_options_of_no_pipeline_are_refused(manifest, capsys):

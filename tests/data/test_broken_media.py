@@ -101,7 +101,7 @@ def test_a_broken_file_is_told_with_its_clip_and_the_others_go_on(
   damage(root / file)
   assert _prepare(root) == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith("error: 1 clips are missing or broken, the first is")
+  assert line.startswith("error: 1 clip is missing or broken, clip2: ")
   assert "clip2: " in line
   assert reason in line
   assert _prepare(root, "--allow_missing") == 0
@@ -119,11 +119,11 @@ def test_an_empty_folder_of_frames_is_told(root, capsys):
   (root / "my.csv").write_text(text.replace("clip2.flv", "no_frames"))
   assert _prepare(root) == 2
   (line,) = capsys.readouterr().err.splitlines()
-  # The other cells name videos, which are no folders.
+  # The other cells name videos, which are no images.
   assert "8 clips are missing or broken" in line
   problems = read_report(root.parent / "out.partial")["problems"]
   assert "no_frames holds no .jpeg, .jpg, .png image" in problems["clip2"]
-  assert "expected a folder of images" in problems["clip3"]
+  assert "clip3.flv is not an image" in problems["clip3"]
 
 
 UNREADABLE = {

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rollingq_jax.data.clips import ClipShape, DecodeClip
+from rollingq_jax.config import load_config
+from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
 from rollingq_jax.models.frames import input_of
 
 Image = pytest.importorskip("PIL.Image")
@@ -74,6 +75,50 @@ def test_evaluation_sees_whole_frames_and_training_mirrors_half():
     mirrored += box[0, 1, 0] > box[0, 1, 1]
     assert (box[:, 0, 0] < box[:, 0, 1]).all()
   assert 18 < mirrored < 42
+
+
+@pytest.mark.parametrize("canvas", [None, (32, 40)])
+def test_crops_and_mirroring_can_be_turned_off(canvas):
+  # One frame a segment, so that nothing else is random.
+  record = _record(32, 40, count=COUNT)
+
+  def seen(seed, **options):
+    return np.asarray(_decoded(record, seed, canvas=canvas, **options)[1])
+
+  whole = seen(0, train=False)
+  close = {"atol": 2 / 255 / 0.22}
+  mirrored = set()
+  for seed in range(12):
+    plain = seen(seed, train=True, crop=False, flip=False)
+    np.testing.assert_allclose(plain, whole, **close)
+    flipped = seen(seed, train=True, crop=False)
+    is_mirrored = not np.allclose(flipped, whole, **close)
+    mirrored.add(is_mirrored)
+    if is_mirrored:
+      np.testing.assert_allclose(flipped[:, :, ::-1], whole, **close)
+  assert mirrored == {True, False}
+
+
+def test_the_config_turns_them_off(repo_root):
+  record = _record(32, 40, count=COUNT)
+  options = ["--config.data.crop=False", "--config.data.flip=False"]
+  config = load_config(str(repo_root / "configs" / "manifest.py"), options)
+  make = make_decoder(SHAPE, config.data)
+  whole, *others = (
+    make(train=train).random_map(record, np.random.default_rng(seed))["visual"]
+    for train, seed in ((False, 0), (True, 1), (True, 2), (True, 3))
+  )
+  for frames in others:
+    np.testing.assert_array_equal(frames, whole)
+
+
+def test_crops_without_mirroring():
+  record = _record(32, 40)
+  for seed in range(20):
+    options = {"train": True, "flip": False, "canvas": (32, 40)}
+    box = _decoded(record, seed, **options)[0]["visual_box"]
+    assert (box[:, :, 0] < box[:, :, 1]).all()
+    assert (box[:, :, 1] - box[:, :, 0] < (32, 40)).any()
 
 
 def test_a_frame_larger_than_the_canvas_is_made_to_fit():

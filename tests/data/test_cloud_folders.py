@@ -74,6 +74,8 @@ def test_training_reads_prepared_data_of_a_bucket(
     data=SimpleNamespace(
       name="manifest",
       data_dir="gs://bucket/out",
+      crop=True,
+      flip=True,
       crop_each_frame=False,
       resize_on_device=False,
       canvas=(256, 456),

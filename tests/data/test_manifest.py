@@ -112,6 +112,14 @@ ROW = "a,train,0,a.wav\n"
 WRONG_LINES = {
   "unknown column": ("id,label,audio,colour\n", 1, "'colour' is unknown"),
   "empty column": ("id,label,audio,\n", 1, "'' is unknown"),
+  "semicolons": (
+    "id;label;audio\na;0;a.wav\n",
+    1,
+    "the file is separated by ';', expected commas; save it with commas",
+  ),
+  "tabs": ("id\tlabel\taudio\n", 1, "separated by tabs, expected commas"),
+  "a semicolon alone": ("id;x\n", 1, "is separated by ';'"),
+  "one odd column": ("a;b\n", 1, "'a;b' is unknown"),
   "column twice": ("id,label,audio,id\n", 1, "id is there twice"),
   "no id": ("label,audio\n", 1, "no column id"),
   "no label": ("id,audio\n", 1, "no column label"),

@@ -1,5 +1,6 @@
 """From media files to records, through the real command."""
 
+import csv
 import json
 import random
 import signal
@@ -19,6 +20,11 @@ from rollingq_jax.data.prepare.__main__ import main
 from rollingq_jax.data.prepare.media import Recipe, read_media
 from rollingq_jax.data.records import open_records, read_index, read_report
 from rollingq_jax.data.splits import SHARE, with_all_splits
+from rollingq_jax.data.vocabulary import pin_tokenizer
+from rollingq_jax.doctor import inputs
+from rollingq_jax.doctor.findings import OK, WARNING
+from rollingq_jax.errors import UserError
+from rollingq_jax.training.run import prepare as make_first_state
 
 soundfile = pytest.importorskip("soundfile")
 Image = pytest.importorskip("PIL.Image")
@@ -77,9 +83,8 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 def test_records_hold_what_the_files_held(tree, tmp_path, capsys):
   assert _prepare(tree(), tmp_path / "out") == 0
-  assert "6 train / 3 validation" in " / ".join(
-    sorted(capsys.readouterr().out.split(";")[0].split(" / "), reverse=True)
-  )
+  out = capsys.readouterr().out
+  assert out.startswith("6 train / 3 validation / 3 test; splits as listed\n")
   index, sources = read_index(tmp_path / "out"), open_records(tmp_path / "out")
   assert {split: len(entries) for split, entries in index.items()} == {
     "train": 6,
@@ -155,6 +160,85 @@ def test_sound_is_standardised_by_train_unless_authors_have_it_otherwise(
   )
   assert np.mean(batch["audio"]) == pytest.approx(0, abs=1e-4)
   assert np.std(batch["audio"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_doctor_tells_of_few_steps_and_of_clips_that_are_cut(
+  tree, tmp_path, repo_root
+):
+  out = tmp_path / "out"
+  assert _prepare(tree(), out) == 0
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [f"--config.data.data_dir={out}", "--config.data.shapes.audio=(32, 64)"],
+  )
+  found = inputs.data(config)
+  assert [finding.status for finding in found] == [OK, WARNING, WARNING]
+  _, lengths, steps = found
+  assert lengths.what == (
+    "audio: 6 of 6 training clips are longer than the 32 steps that the model "
+    "takes"
+  )
+  assert lengths.mend == '--config.data.shapes.audio="(64, 64)" hears all'
+  assert steps.what == (
+    "6 training samples in batches of 6 make 1 step an epoch, 30 in all"
+  )
+  assert steps.mend == "for more: --config.batch_size=1"
+
+
+@pytest.mark.parametrize(
+  ("kept", "modalities", "missing", "column", "variant"),
+  [
+    ("id,split,label,audio", "audio+visual", "visual", "video or frames",
+     "modalities=audio,fusion=unimodal"),
+    ("id,split,label,frames", "audio+visual", "audio", "audio",
+     "modalities=visual,fusion=unimodal"),
+    ("id,split,label,audio,frames", "audio+visual+text", "text", "text",
+     "modalities=audio+visual"),
+    ("id,split,label,audio,frames", "text,fusion=unimodal", "text", "text",
+     "modalities=audio+visual"),
+  ],
+)  # fmt: skip
+def test_a_modality_that_no_clip_has_is_named(
+  tree, tmp_path, repo_root, kept, modalities, missing, column, variant
+):
+  manifest, out = tree(), tmp_path / "out"
+  with manifest.open() as file:
+    rows = list(csv.DictReader(file))
+  with manifest.open("w") as file:
+    writer = csv.DictWriter(file, kept.split(","), extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+  assert _prepare(manifest, out) == 0
+  config = load_config(
+    f"{repo_root / 'configs' / 'manifest.py'}:modalities={modalities}",
+    # An impossible schedule comes second.
+    [f"--config.data.data_dir={out}", "--config.total_epochs=1"],
+  )
+  pin_data(config)
+  if "text" in modalities:
+    pin_tokenizer(config)
+  with pytest.raises(UserError) as caught:
+    make_first_state(config)
+  assert str(caught.value) == (
+    f"{out} has no {missing!r} in its train split; give the manifest a column "
+    f"{column} and prepare again, or leave it out: write {variant} after the "
+    "colon of --config"
+  )
+
+
+def test_raw_media_are_no_prepared_folder(tree, tmp_path, repo_root):
+  tree()
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [f"--config.data.data_dir={tmp_path}"],
+  )
+  with pytest.raises(UserError) as caught:
+    pin_data(config)
+  assert str(caught.value) == (
+    f"config.data.data_dir {str(tmp_path)!r} is no prepared folder (no "
+    "report.json); make one with `python -m rollingq_jax.data.prepare manifest "
+    "my.csv --out DIR`"
+  )
 
 
 def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):
@@ -250,6 +334,32 @@ def test_what_is_missing_or_broken_stops_it_and_is_listed(
   assert main(["verify", str(out)]) == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--allow_missing",)])
+def test_a_package_that_is_missing_is_no_fault_of_the_clips(
+  tree, tmp_path, monkeypatch, capsys, options
+):
+  manifest, out = tree(), tmp_path / "out"
+  monkeypatch.setitem(sys.modules, "soundfile", None)
+  assert _prepare(manifest, out, *options) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: reading media files needs soundfile; install")
+  assert "clip" not in line
+  assert not out.exists()
+
+
+def test_a_missing_package_ends_the_processes_that_read(
+  tree, tmp_path, monkeypatch, capsys
+):
+  manifest = tree()
+  # Loaded here already, looked for anew by the others.
+  (tmp_path / "soundfile.py").write_text("raise ImportError('not there')\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  out = tmp_path / "out"
+  assert _prepare(manifest, out, "--processes", "2") == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: reading media files needs soundfile; install")
+
+
 def test_duplicates_and_leaks_between_splits_are_found(tree, tmp_path):
   manifest = tree()
   text = manifest.read_text()
@@ -326,3 +436,15 @@ def test_splits_that_are_missing_are_cut_by_group(tmp_path):
   assert manifest.note.count("cut from train") == 2
   assert with_all_splits(read_manifest(path)) == manifest
   assert with_all_splits(read_manifest(path), seed=1) != manifest
+
+
+@pytest.mark.parametrize(
+  ("groups", "said"),
+  [("gg", "1 group of clips does"), ("gh", "2 groups of clips do")],
+)
+def test_too_few_groups_are_counted_in_good_english(tmp_path, groups, said):
+  path = tmp_path / "m.csv"
+  rows = [f"c{i},{i},a.wav,{group}\n" for i, group in enumerate(groups)]
+  path.write_text("id,label,audio,group\n" + "".join(rows))
+  with pytest.raises(UserError, match=f"^{said} not suffice to cut another"):
+    with_all_splits(read_manifest(path))

@@ -85,5 +85,5 @@ def test_kinetics_sound_of_filter_banks_and_frames(tmp_path, capsys):
     assert len(record["frames"]) == 10
   assert {e.frames for e in read_index(out)["test"]} == {10}
   sizes, *others = capsys.readouterr().out.splitlines()
-  assert sizes.startswith("2 test / 4 train; Kinetics-Sound, lists ks_train")
+  assert sizes.startswith("4 train / 2 test; Kinetics-Sound, lists ks_train")
   assert others == [f"written: {out}", f"{out}: as written"]

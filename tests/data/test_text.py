@@ -182,5 +182,5 @@ def test_no_file_and_a_folder(tmp_path):
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "tokenizers", None)
   message = complaint(tmp_path / "tokenizer.json")
-  assert "pip install 'rollingq_jax[text]'" in message
+  assert "pip install -e '.[text]'" in message
   assert load_tokenizer(None).vocab_size == 258

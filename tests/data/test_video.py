@@ -189,8 +189,6 @@ def _truncated(kind: str) -> bytes:
 @pytest.mark.parametrize(
   ("name", "content"),
   [
-    ("b.jpg", b""),
-    ("b.jpg", b"no image" * 20),
     ("b.jpg", _truncated("JPEG")),
     ("b.png", _truncated("PNG")),
     ("b.png", b"\x89PNG\r\n\x1a\n" + bytes(40)),
@@ -205,6 +203,27 @@ def test_unreadable_images_are_named(tmp_path, name, content):
   ) as caught:
     read_frames(tmp_path)
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image" * 20])
+def test_what_is_no_image_is_called_so(tmp_path, content):
+  (tmp_path / "b.png").write_bytes(content)
+  with pytest.raises(UserError) as caught:
+    read_frames(tmp_path)
+  assert str(caught.value) == (
+    f"{tmp_path / 'b.png'} is not an image; expected one of BMP, GIF, JPEG, "
+    "PNG, TIFF, WEBP"
+  )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_is_no_video(tmp_path, kind):
+  (tmp_path / "a.mp4").write_bytes(_saved(kind))
+  with pytest.raises(UserError) as caught:
+    read_video(tmp_path / "a.mp4")
+  assert str(caught.value) == (
+    f"{tmp_path / 'a.mp4'} is an image; name it in the column frames"
+  )
 
 
 def test_folders_without_frames(tmp_path):
@@ -223,7 +242,7 @@ def test_a_file_is_the_only_frame(tmp_path):
   Image.fromarray(pixels).save(tmp_path / "a.png")
   np.testing.assert_array_equal(read_frames(tmp_path / "a.png"), [pixels])
   (tmp_path / "notes.txt").write_text("no image")
-  with pytest.raises(UserError, match=r"notes\.txt cannot be read as an image"):
+  with pytest.raises(UserError, match=r"notes\.txt is not an image"):
     read_frames(tmp_path / "notes.txt")
 
 

@@ -53,8 +53,8 @@ def test_the_cpu_will_do_unless_something_better_is_lost():
 @pytest.mark.parametrize(
   ("machine", "packages", "environment", "said", "mend"),
   [
-    (GPUS, (), {}, "2 x H100", "rollingq_jax[cuda]"),
-    (TPUS, (), {}, "4 TPU chips", "rollingq_jax[tpu]"),
+    (GPUS, (), {}, "2 x H100", ".[cuda]"),
+    (TPUS, (), {}, "4 TPU chips", ".[tpu]"),
     (Machine(has_gpu_files=True), (), {}, "an NVIDIA GPU", "[cuda]"),
     (
       GPUS,

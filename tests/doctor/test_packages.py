@@ -1,6 +1,6 @@
 """Made-up installations, and what is said of each."""
 
-from rollingq_jax.doctor.findings import ERROR, OK, WARNING
+from rollingq_jax.doctor.findings import ERROR, NOTE, OK, WARNING
 from rollingq_jax.doctor.packages import (
   EXTRAS,
   Package,
@@ -87,9 +87,10 @@ def test_a_circle_of_requirements_ends():
 def test_extras_that_are_missing_are_no_mistake():
   found = _by_name(extras(GOOD))
   assert len(found) == len(EXTRAS)
-  assert {f.status for f in found.values()} == {OK}
+  assert {f.status for f in found.values()} == {OK, NOTE}
+  assert found["extra media"].status == NOTE
   assert "not installed (av)" in found["extra media"].what
-  assert "pip install 'rollingq_jax[media]'" in found["extra media"].what
+  assert "pip install -e '.[media]'" in found["extra media"].what
 
 
 def test_every_extra_of_the_package_but_dev_is_known(repo_root):
@@ -103,7 +104,7 @@ def test_an_extra_of_a_wrong_version_is_a_warning():
   found = _by_name(extras({**GOOD, "av": Package("19.1")}))["extra media"]
   assert found.status == WARNING
   assert "av 19.1 is installed; rollingq-jax needs <19,>=15" in found.what
-  assert found.mend == "pip install 'rollingq_jax[media]'"
+  assert found.mend == "pip install -e '.[media]' in the clone of rollingq_jax"
 
 
 def test_a_plugin_of_another_version_than_jaxlib_is_an_error():

@@ -5,7 +5,14 @@ import json
 
 from rich.console import Console
 
-from rollingq_jax.doctor.findings import Finding, error, examine, ok, warning
+from rollingq_jax.doctor.findings import (
+  Finding,
+  error,
+  examine,
+  note,
+  ok,
+  warning,
+)
 from rollingq_jax.doctor.page import (
   Section,
   as_json,
@@ -43,9 +50,9 @@ def test_json_comes_back_as_it_was():
   assert from_json(as_json(SECTIONS, 1)) == [s for s in SECTIONS if s.findings]
 
 
-def _shown(**kwargs):
+def _shown(sections=SECTIONS, **kwargs):
   file = io.StringIO()
-  show(SECTIONS, Console(file=file, **kwargs))
+  show(sections, Console(file=file, **kwargs))
   return file.getvalue()
 
 
@@ -57,6 +64,16 @@ def test_a_pipe_gets_80_columns_and_no_colours():
   assert "folders, process 3\n  error   disk: full\n          -> remove" in text
   assert text.endswith("1 ok, 1 warning, 1 error\n")
   assert "machine" not in text
+
+
+def test_notes_are_no_fault_and_are_counted_where_there_are_any():
+  findings = [ok("a", "b"), note("c", "d"), note("e", "f")]
+  sections = [Section("packages", findings)]
+  assert status_of(sections) == "ok"
+  text = _shown(sections, force_terminal=False)
+  assert "  note    c: d\n" in text
+  assert text.endswith("1 ok, 2 notes, 0 warnings, 0 errors\n")
+  assert json.loads(as_json(sections, 1))["findings"][1]["status"] == "note"
 
 
 def test_a_terminal_gets_colours_and_its_own_width():

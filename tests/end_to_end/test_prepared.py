@@ -67,7 +67,13 @@ def test_a_users_clips_are_prepared_trained_on_and_all_counted(
     "--config.total_epochs=6",
   )
   assert done.returncode == 0, done.stderr
-  assert "24 train" in done.stdout
+  assert "manifest, 24 train / 5 validation / 7 test; " in done.stdout
+  assert (
+    "audio: 23 of 24 training clips are longer than the 48 steps that the "
+    'model takes; --config.data.shapes.audio="(64, 64)" hears all\n'
+    "warning: 24 training samples in batches of 8 make 3 steps an epoch, 18 in "
+    "all; for more: --config.batch_size=4\n"
+  ) in done.stdout
   config = json.loads((workdir / "config.json").read_text())
   assert config["num_classes"] == 2
   made = json.loads((out / "report.json").read_text())["note"]

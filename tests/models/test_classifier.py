@@ -349,7 +349,11 @@ def test_statistics_are_means_over_the_samples_that_are_no_padding():
   [
     ({"model.fusion": "atention"}, "expected one of unimodal, sum|'unimodal'"),
     ({"model.fusion": "unimodal"}, "takes exactly one modality"),
-    ({"modalities": ("audio",)}, "takes exactly one modality"),
+    (
+      {"modalities": ("audio",)},
+      "takes exactly one modality and every other fusion at least two; for "
+      "one, write modalities=audio,fusion=unimodal after the colon of --config",
+    ),
     ({"model.encoders.audio.kind": "vit"}, "config.model.encoders.audio.kind"),
   ],
 )

@@ -125,8 +125,14 @@ def test_an_unknown_choice_lists_the_known_ones(field, known):
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused():
-  with pytest.raises(UserError, match="warmup_epochs"):
-    make_schedule(_fields(warmup_epochs=3), steps_per_epoch=4, total_steps=12)
+  with pytest.raises(UserError) as caught:
+    make_schedule(_fields(warmup_epochs=2.5), 25, total_steps=50)
+  assert str(caught.value) == (
+    "config.optimizer.warmup_epochs 2.5 leaves no step to train: 62 of 50 "
+    "steps are warm-up; give more epochs, or "
+    "--config.optimizer.warmup_epochs=0.5"
+  )
+  make_schedule(_fields(warmup_epochs=0.5), 25, total_steps=50)
 
 
 def test_the_schedule_may_move_on_by_one_after_each_epoch():

@@ -62,6 +62,11 @@ def load_dataset(config: Any) -> Dataset:
   return without_classes(dataset, config.data.held_out_classes)
 
 
+def takes_any_data(config: Any) -> bool:
+  """Whether size, task and classes are what somebody's own data say."""
+  return config.data.name in PREPARED or from_tfds.is_meant(config)
+
+
 def pin_data(config: Any) -> None:
   """Writes into a config what prepared data say: splits, task, classes, scale.
 
@@ -71,8 +76,7 @@ def pin_data(config: Any) -> None:
   if config.data.name in PREPARED:
     prepared.pin_splits(config)
     prepared.pin_moments(config)
-  knows_task = config.data.name in PREPARED or from_tfds.is_meant(config)
-  if knows_task and None in (config.task, config.num_classes):
+  if takes_any_data(config) and None in (config.task, config.num_classes):
     _pin_task(config)
   if config.num_classes is None:
     raise UserError(

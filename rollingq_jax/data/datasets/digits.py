@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rollingq_jax.data.audio import log_mel, read_audio
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 
 MEL_BINS = 40
 # Of an image.
@@ -160,7 +160,7 @@ def _package_file(package: str, inside: str) -> Path:
   if path is None or not path.is_file():
     raise UserError(
       f"av_digits reads {inside} of the package {package}, which is not "
-      "installed; install it with: pip install 'rollingq_jax[demo]', or set "
+      f"installed; install it with: {install_line('demo')}, or set "
       "config.data.data_dir to a folder with FSDD wav and MNIST idx files"
     )
   return path

@@ -258,10 +258,12 @@ def _check(report: dict, work: Path, allow_missing: bool) -> None:
   }
   if problems and not allow_missing:
     name, reason = next(iter(problems.items()))
+    said = f"{len(problems)} clips are missing or broken, the first is"
+    if len(problems) == 1:
+      said = "1 clip is missing or broken,"
     raise UserError(
-      f"{len(problems)} clips are missing or broken, the first is {name}: "
-      f"{reason}; all are listed in {work / REPORT_FILE}; mend them, or go on "
-      "without them with --allow_missing"
+      f"{said} {name}: {reason}; all are listed in {work / REPORT_FILE}; mend "
+      "them, or go on without them with --allow_missing"
     )
 
 

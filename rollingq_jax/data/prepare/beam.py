@@ -14,7 +14,7 @@ from typing import Any
 from rollingq_jax.data.manifest import Clip
 from rollingq_jax.data.places import AnyPath
 from rollingq_jax.data.prepare.pool import Outcome, Runner
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 
 
 def over_beam(runner: str, options: Sequence[str]) -> Runner:
@@ -84,6 +84,6 @@ def _import_beam() -> Any:
   except ImportError as error:
     raise UserError(
       "--beam_runner needs Apache Beam; install it with: "
-      "pip install 'rollingq_jax[beam]'"
+      f"{install_line('beam')}"
     ) from error
   return beam

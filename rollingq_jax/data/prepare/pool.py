@@ -17,7 +17,7 @@ from rollingq_jax.data.manifest import Clip
 from rollingq_jax.data.places import AnyPath, join
 from rollingq_jax.data.prepare.media import Reading, Recipe, read_media
 from rollingq_jax.data.records import ARRAYS, Media
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import MissingPackageError, UserError
 
 
 class Outcome(NamedTuple):
@@ -63,6 +63,9 @@ def read_all(
     run: does it for all of them, on this machine or on many.
     on_progress: called after each clip.
     read: makes arrays of a clip's files.
+
+  Raises:
+    MissingPackageError: what reads the media is not installed.
   """
   folder.mkdir(parents=True, exist_ok=True)
   outcomes = []
@@ -107,6 +110,9 @@ def _read(
     media, seconds, _ = _load(file)
     widths = tuple(getattr(media, name).shape[1] for name in ARRAYS)
     return Outcome(clip.id, file, media.digest, widths, seconds)
+  # No other clip would fare better.
+  except MissingPackageError:
+    raise
   except UserError as error:
     return Outcome(clip.id, None, reason=" ".join(str(error).split()))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rollingq_jax.data.manifest import Clip, Manifest, Problem
+from rollingq_jax.data.manifest import SPLITS, Clip, Manifest, Problem
 from rollingq_jax.data.moments import Sums
 from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.prepare.pool import Outcome
@@ -80,8 +80,9 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
 
 def summary(report: dict[str, Any]) -> list[str]:
   """The report in a few lines."""
+  counts = report["clips"]
   sizes = " / ".join(
-    f"{counts['total']} {split}" for split, counts in report["clips"].items()
+    f"{counts[split]['total']} {split}" for split in SPLITS if split in counts
   )
   lines = ["; ".join(filter(None, [sizes, report["note"]]))]
   for name, what in (

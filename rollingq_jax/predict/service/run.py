@@ -4,7 +4,7 @@ import argparse
 import socket
 import sys
 
-from rollingq_jax.errors import UserError
+from rollingq_jax.errors import UserError, install_line
 from rollingq_jax.predict.predictor import Predictor
 from rollingq_jax.predict.service.options import Options
 
@@ -23,7 +23,7 @@ def serve(predictor: Predictor, args: argparse.Namespace) -> int:
   except ImportError as error:
     raise UserError(
       f"a service needs more packages ({error.name}); install them with: "
-      "pip install 'rollingq_jax[serve]'"
+      f"{install_line('serve')}"
     ) from error
   options = Options(
     host=args.host,
