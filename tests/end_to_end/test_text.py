@@ -192,4 +192,4 @@ def test_clips_without_any_text_are_told_apart(command, manifest, tmp_path):
   )
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
-  assert "no text in its train split" in line
+  assert "no 'text' in its train split" in line
