@@ -23,6 +23,7 @@ from rollingq_jax.data.records import (
   read_report,
 )
 from rollingq_jax.data.source import Dataset, Element, Lengths
+from rollingq_jax.data.video import JPEG_QUALITY
 from rollingq_jax.data.vocabulary import open_tokenizer
 from rollingq_jax.errors import UserError
 
@@ -125,13 +126,23 @@ def describe(
     "shape": shape._asdict(),
   }
   if shape.audio is not None:
-    made["audio"] = describe_sound(recipe.audio)
+    made["audio"] = describe_sound(recipe.audio) | {
+      "stored": "float16" if recipe.half else "float32",
+      "padded": "cut at the end, or zeros after it, to the time steps in the "
+      "shape; audio_mask is False there",
+    }
   if shape.visual is not None and len(shape.visual) == 4:
     made["visual"] = {
       "frames_per_second": recipe.fps,
+      "moment": recipe.phase,
+      "images": "RGB, upright by their EXIF; several have one size",
       "shorter_side": recipe.shorter_side,
+      "made_smaller": "bilinear with antialiasing; never larger",
+      "jpeg_quality": JPEG_QUALITY,
+      "stored": "each frame as a JPEG file, colours at half size, and read "
+      "again",
       "chosen": "the centre of each of as many equal segments as there are "
-      "frames in the shape",
+      "frames in the shape; fewer frames, and a single image, are repeated",
       "resized": "whole, bilinear with antialiasing"
       if canvas is None
       else f"by the model, from the upper left corner of {canvas}",
