@@ -8,7 +8,7 @@ from rollingq_jax.data.licences import licence_of
 from rollingq_jax.errors import UserError
 from rollingq_jax.export.contents import CARD_FILE
 from rollingq_jax.export.media_code import write_code
-from rollingq_jax.report.metrics import is_score, label, unit
+from rollingq_jax.report.metrics import is_score, label, written
 from rollingq_jax.report.run_files import Line, RunFiles, extras
 
 # Fields of a line of metrics.jsonl that are no metrics.
@@ -116,18 +116,12 @@ def method_name(config: dict[str, Any]) -> str:
 
 def _rows(line: Line, *, scores: bool) -> list[Row]:
   return [
-    Row(label(name), _written(name, value))
+    Row(label(name), written(name, value))
     for name, value in line.items()
     if name not in PLACE
     and is_score(name) == scores
     and not name.startswith(("extra_noise/", "missing/"))
   ]
-
-
-def _written(name: str, value: float) -> str:
-  if unit(name) == "%":
-    return f"{100 * value:.1f} %"
-  return f"{value:{unit(name)}}"
 
 
 def _condition_row(line: Line, score: str) -> Row:
@@ -140,7 +134,7 @@ def _condition_row(line: Line, score: str) -> Row:
   text = f"{modality} {kinds[kind]}"
   if kind == "extra_noise":
     text += f" {level:g}"
-  return Row(text, _written(score, line[score]))
+  return Row(text, written(score, line[score]))
 
 
 class Layer(NamedTuple):
