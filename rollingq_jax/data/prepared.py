@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -109,7 +109,10 @@ def load(config: Any) -> Dataset:
 
 
 def describe(
-  recipe: Recipe, shape: ClipShape, canvas: tuple[int, int] | None
+  recipe: Recipe,
+  shape: ClipShape,
+  canvas: tuple[int, int] | None,
+  kind: Literal["prepared", "tfds"] = "prepared",
 ) -> dict[str, Any]:
   """How media become samples: `recipe` and `shape` are all that it takes.
 
@@ -119,9 +122,10 @@ def describe(
     recipe: that the records were made by.
     shape: of the arrays of a sample.
     canvas: height and width that frames are put on, if they are.
+    kind: prepared from files, or frames as TensorFlow Datasets keeps them.
   """
   made: dict[str, Any] = {
-    "kind": "prepared",
+    "kind": kind,
     "recipe": recipe._asdict(),
     "shape": shape._asdict(),
   }
@@ -132,15 +136,8 @@ def describe(
       "shape; audio_mask is False there",
     }
   if shape.visual is not None and len(shape.visual) == 4:
-    made["visual"] = {
-      "frames_per_second": recipe.fps,
-      "moment": recipe.phase,
-      "images": "RGB, upright by their EXIF; several have one size",
-      "shorter_side": recipe.shorter_side,
-      "made_smaller": "bilinear with antialiasing; never larger",
-      "jpeg_quality": JPEG_QUALITY,
-      "stored": "each frame as a JPEG file, colours at half size, and read "
-      "again",
+    made["visual"] = _describe_frames(recipe) if kind == "prepared" else {}
+    made["visual"] |= {
       "chosen": "the centre of each of as many equal segments as there are "
       "frames in the shape; fewer frames, and a single image, are repeated",
       "resized": "whole, bilinear with antialiasing"
@@ -148,6 +145,19 @@ def describe(
       else f"by the model, from the upper left corner of {canvas}",
     }
   return made
+
+
+def _describe_frames(recipe: Recipe) -> dict[str, Any]:
+  """How files become frames."""
+  return {
+    "frames_per_second": recipe.fps,
+    "moment": recipe.phase,
+    "images": "RGB, upright by their EXIF; several have one size",
+    "shorter_side": recipe.shorter_side,
+    "made_smaller": "bilinear with antialiasing; never larger",
+    "jpeg_quality": JPEG_QUALITY,
+    "stored": "each frame as a JPEG file, colours at half size, and read again",
+  }
 
 
 def pin_splits(config: Any) -> None:

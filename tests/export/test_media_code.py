@@ -157,3 +157,8 @@ def test_features_have_no_code():
   # Those of a .npy file are prepared by a recipe that was not needed.
   made = describe(Recipe(), ClipShape((6, 2), (5, 3), NAMES), None)
   assert write_code(contents | {"media": made}, None) is None
+  # Frames of TensorFlow Datasets were not made of files by us.
+  shape = ClipShape(None, (2, 40, 52, 3), ("visual",))
+  made = describe(Recipe(), shape, None, "tfds")
+  assert "jpeg_quality" not in made["visual"]
+  assert write_code(contents | {"media": made}, None) is None

@@ -155,7 +155,7 @@ def load(config: Any) -> Dataset:
   note = f"TensorFlow Datasets {folder.title}"
   note = "; ".join(filter(None, [note, manifest.note]))
   recipe = Recipe(audio=config.data.tfds.audio_features)
-  media = describe(recipe, shape, canvas_of(config.data))
+  media = describe(recipe, shape, canvas_of(config.data), "tfds")
   return Dataset(splits, names, note, media=media)
 
 
