@@ -35,7 +35,13 @@ from benchmarks import (
   whole_model,
 )
 from benchmarks.pages import fill
-from benchmarks.tables import Table, format_facts, format_markdown, format_table
+from benchmarks.tables import (
+  Table,
+  format_facts,
+  format_markdown,
+  format_table,
+  list_facts,
+)
 from rollingq_jax.errors import UserError
 
 Suite: TypeAlias = Callable[..., list[Table]]
@@ -110,7 +116,7 @@ def as_markdown(made: Sequence[Table]) -> dict[str, str]:
   """Each table by its name, with its facts below it."""
   return {
     t.name: "\n\n".join(
-      [format_markdown(t.rows), *([format_facts(t.facts)] if t.facts else [])]
+      [format_markdown(t.rows), *([list_facts(t.facts)] if t.facts else [])]
     )
     for t in made
   }

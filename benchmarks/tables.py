@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 
+# As pages write them; names of columns are lower case.
+UNITS = {"flops": "FLOPs", "gb": "GB", "gflops": "GFLOPs", "mib": "MiB"}
+
 
 class Table(NamedTuple):
   """Rows that share their columns, and what holds for all of them."""
@@ -26,7 +29,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 def format_markdown(rows: Sequence[Row]) -> str:
   """The same as a table of Markdown."""
-  head = [name.replace("_", " ") for name in rows[0]]
+  head = [_words(name) for name in rows[0]]
   body = [[_format(x) for x in row.values()] for row in rows]
   lines = [head, ["---"] * len(head), *body]
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -35,6 +38,16 @@ def format_markdown(rows: Sequence[Row]) -> str:
 def format_facts(facts: dict[str, Any]) -> str:
   """Names and values in a line."""
   return ", ".join(f"{key} {_format(value)}" for key, value in facts.items())
+
+
+def list_facts(facts: dict[str, Any]) -> str:
+  """The same as a line of Markdown."""
+  items = (f"{_words(key)}: {_format(value)}" for key, value in facts.items())
+  return ", ".join(items)
+
+
+def _words(name: str) -> str:
+  return " ".join(UNITS.get(word, word) for word in name.split("_"))
 
 
 def _format(x: Any) -> str:

@@ -86,6 +86,11 @@ def get_config(arg: str = "") -> ConfigDict:
   data.tokenizer = placeholder(str)
   # Of that file; written by the run, or checked where it is given.
   data.tokenizer_sha256 = placeholder(str)
+  # Mean and deviation by which features of a modality are standardised; of
+  # prepared data those of train, written by the run. Unset: not at all.
+  data.standardise = ConfigDict(
+    {name: placeholder(tuple) for name in ("audio", "visual", "text")}
+  )
   # Shape of one sample of each modality, for what needs it without the data:
   # the data set `synthetic`, the conversion of weights.
   data.shapes = ConfigDict()

@@ -1,4 +1,4 @@
-"""Comments above the fields of a class as their descriptions in the API."""
+"""Comments above the fields of a class as a table of them in the API."""
 
 import itertools
 from pathlib import Path
@@ -8,20 +8,29 @@ import griffe
 
 
 class FieldComments(griffe.Extension):
-  """Takes the lines of comment just above a field for its docstring."""
+  """Adds a list of attributes to docstrings of classes that have none.
 
-  def on_attribute_instance(
-    self, *, attr: griffe.Attribute, **unused: Any
-  ) -> None:
-    """Called by griffe for each field it has read."""
+  The lines of comment just above a field describe it; a field without a comment
+  is listed too.
+  """
+
+  def on_class_members(self, *, cls: griffe.Class, **unused: Any) -> None:
+    """Called by griffe for each class whose members it has read."""
     del unused
-    path = attr.filepath
-    if attr.docstring or not attr.lineno or not isinstance(path, Path):
+    fields = [x for x in cls.attributes.values() if _is_field(x)]
+    path = cls.filepath
+    if not fields or not cls.docstring or not isinstance(path, Path):
       return
-    if isinstance(attr.parent, griffe.Class):
-      text = _above(attr.lines_collection[path], attr.lineno)
-      if text:
-        attr.docstring = griffe.Docstring(text, parent=attr)
+    if "\nAttributes:\n" in cls.docstring.value:
+      return
+    source = cls.lines_collection[path]
+    lines = (f"  {x.name}: {_above(source, x.lineno or 1)}" for x in fields)
+    cls.docstring.value += "\n\nAttributes:\n" + "\n".join(lines)
+
+
+def _is_field(attribute: griffe.Attribute) -> bool:
+  named = attribute.annotation and not attribute.name.startswith("_")
+  return bool(named) and "property" not in attribute.labels
 
 
 def _above(lines: list[str], number: int) -> str:

@@ -152,8 +152,8 @@ def accumulate(
   Raises:
     ValueError: shapes that do not belong together.
   """
+  _check_shapes(state, query, keys)
   means, present = key_means_of(keys, masks)
-  _check_shapes(state, query, means, present)
   query = jax.lax.stop_gradient(query).astype(jnp.float32)
   means = jax.lax.stop_gradient(means)
   seen = jnp.any(present, axis=0)
@@ -409,14 +409,19 @@ def _angle(a: Float[Array, "h d"], b: Float[Array, "h d"]) -> Array:
 
 
 def _check_shapes(
-  state: RollingQState, query: Array, key_means: Array, present: Array
+  state: RollingQState, query: Array, keys: Sequence[Array]
 ) -> None:
-  num_modalities, *_ = state.key_means.shape
-  expected = (num_modalities, query.shape[0], *state.query_mean.shape)
-  if key_means.shape != expected or query.shape != expected[1:]:
+  count, heads, width = state.key_means.shape
+  batch, *rest = query.shape
+  fits = len(keys) == count and rest == [heads, width]
+  for key in keys:
+    fits &= key.ndim == 4 and key.shape[::2] == (batch, heads)
+    fits &= key.shape[-1:] == (width,)
+  if not fits:
+    shapes = ", ".join(str(key.shape) for key in keys)
     raise ValueError(
-      f"the state was made for {num_modalities} modalities and heads x width "
-      f"{state.query_mean.shape}; got a query {query.shape} and, per modality, "
-      f"keys [batch, n, heads, width] for {key_means.shape[0]} modalities with "
-      f"[batch, heads, width] {key_means.shape[1:]}"
+      f"the state was made for {count} modalities: expected a query [batch, "
+      f"{heads}, {width}] and {count} arrays of keys [batch, n, {heads}, "
+      f"{width}] (heads behind tokens); got a query {query.shape} and "
+      f"{len(keys)} of keys: {shapes}"
     )

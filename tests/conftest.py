@@ -392,6 +392,14 @@ def without_type_checks() -> Iterator[None]:
   jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture(scope="module")
+def quickly_compiled() -> Iterator[None]:
+  """What runs a few times is not worth optimising."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
   """Grows by one entry with every compilation while the test runs."""

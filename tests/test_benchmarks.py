@@ -256,7 +256,7 @@ def test_markdown_has_facts_below_the_rows():
   assert format_markdown(table.rows).splitlines() == [
     "| a b | ok |", "| --- | --- |", "| 1.235 | True |"
   ]  # fmt: skip
-  assert run.as_markdown([table])["t"].endswith("|\n\npeak 2")
+  assert run.as_markdown([table])["t"].endswith("|\n\npeak: 2")
 
 
 def test_the_peak_is_that_of_the_fastest_product():

@@ -414,12 +414,20 @@ def test_impossible_states_are_refused(sizes):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (lambda q, k, m: (q, (*k, k[0]), (*m, m[0])), "2 modalities.*for 3"),
-    (lambda q, k, m: (q, k[:1], m[:1]), "2 modalities.*for 1"),
+    (lambda q, k, m: (q, (*k, k[0]), (*m, m[0])), "2 modalities.*3 of keys"),
+    (lambda q, k, m: (q, k[:1], m[:1]), "2 modalities.*1 of keys"),
     (lambda q, k, m: (q[:, :1], k, m), r"query \(4, 1, 4\)"),
     (lambda q, k, m: (q[..., :3], k, m), r"query \(4, 2, 3\)"),
-    (lambda q, k, m: (q[:3], k, m), r"query \(3, 2, 4\).*\(4, 2, 4\)"),
-    (lambda q, k, m: (q, [x[:, :, :1] for x in k], m), r"\(4, 1, 4\)"),
+    (lambda q, k, m: (q[:3], k, m), r"query \(3, 2, 4\).*\(4, 3, 2, 4\)"),
+    (lambda q, k, m: (q, [x[:, :, :1] for x in k], m), r"\(4, 2, 1, 4\)"),
+    (
+      lambda q, k, m: (q, [x.swapaxes(1, 2) for x in k], m),
+      r"\[batch, n, 2, 4\] \(heads behind tokens\).*: \(4, 2, 3, 4\)",
+    ),
+    (
+      lambda q, k, m: (q, [x.reshape(4, -1, 8) for x in k], m),
+      r"keys: \(4, 3, 8\), \(4, 2, 8\)",
+    ),
     (lambda q, k, m: (q, k, m[:1]), "2 modalities have keys but 1 have masks"),
     (lambda q, k, m: (q, k, (m[0], m[0])), r"mask \(4, 3\).*\(4, 2, 2, 4\)"),
   ],

@@ -2,12 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
+from rollingq_jax.data.moments import Moments, stated
 from rollingq_jax.data.records import Frame, Media, media_of
 from rollingq_jax.data.source import Element
 from rollingq_jax.data.text import Tokenizer, encode
@@ -38,7 +39,7 @@ class ClipShape(NamedTuple):
 
 
 class DecodeClip(grain.transforms.RandomMap):
-  """Cuts and pads sound; picks and crops frames, which stay bytes.
+  """Standardises, cuts and pads sound; picks and crops frames, still bytes.
 
   In training, frames are random within their segments, cropped and flipped at
   random; in evaluation they are the segments' centres, whole. The model
@@ -53,6 +54,7 @@ class DecodeClip(grain.transforms.RandomMap):
       through `visual_box` (see `models.frames.view_frames`); None: they are
       cropped and resized here.
     tokenizer: of texts, where they are read.
+    moments: of the features of modalities that are standardised.
   """
 
   def __init__(
@@ -63,9 +65,10 @@ class DecodeClip(grain.transforms.RandomMap):
     crop_each_frame: bool = False,
     canvas: tuple[int, int] | None = None,
     tokenizer: Tokenizer | None = None,
+    moments: Mapping[str, Moments] | None = None,
   ):
     self._shape, self._train = shape, train
-    self._tokenizer = tokenizer
+    self._tokenizer, self._moments = tokenizer, moments or {}
     self._crop_each_frame = crop_each_frame
     self._canvas = canvas
 
@@ -81,13 +84,13 @@ class DecodeClip(grain.transforms.RandomMap):
     """Arrays of the modalities, and the masks of those that have one."""
     shape, made = self._shape, Element()
     if shape.audio is not None:
-      made |= _sequence("audio", media.audio, shape.audio)
+      made |= self._sequence("audio", media.audio, shape.audio)
     if shape.visual is not None and len(shape.visual) == 2:
-      made |= _sequence("visual", media.visual, shape.visual)
+      made |= self._sequence("visual", media.visual, shape.visual)
     elif shape.visual is not None:
       made |= self._visual(media, shape.visual, rng)
     if isinstance(shape.text, tuple):
-      made |= _sequence("text", media.words, shape.text)
+      made |= self._sequence("text", media.words, shape.text)
     elif shape.text is not None and self._tokenizer is not None:
       made |= _text(media, shape.text, self._tokenizer)
     return {
@@ -96,6 +99,17 @@ class DecodeClip(grain.transforms.RandomMap):
       if not name.endswith("_mask")
       or name.removesuffix("_mask") in shape.masked
     }
+
+  def _sequence(
+    self, name: str, features: np.ndarray, shape: tuple[int, int]
+  ) -> Element:
+    """Features cut at the end or padded with zeros, and where they are real."""
+    values = np.zeros(shape, np.float32)
+    kept = features[: shape[0]]
+    if len(kept):
+      moments = self._moments.get(name)
+      values[: len(kept)] = moments.standardise(kept) if moments else kept
+    return {name: values, f"{name}_mask": np.arange(shape[0]) < len(kept)}
 
   def _visual(
     self,
@@ -146,6 +160,7 @@ def make_decoder(
     crop_each_frame=data.crop_each_frame,
     canvas=canvas_of(data),
     tokenizer=tokenizer,
+    moments=stated(data),
   )
 
 
@@ -172,17 +187,6 @@ def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
   w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
   left, upper = float((width - w) // 2), float((height - h) // 2)
   return (left, upper, left + w, upper + h)
-
-
-def _sequence(
-  name: str, features: np.ndarray, shape: tuple[int, int]
-) -> Element:
-  """Features cut at the end or padded with zeros, and where they are real."""
-  values = np.zeros(shape, np.float32)
-  kept = features[: shape[0]]
-  if len(kept):
-    values[: len(kept)] = kept
-  return {name: values, f"{name}_mask": np.arange(shape[0]) < len(kept)}
 
 
 def _text(media: Media, length: int, tokenizer: Tokenizer) -> Element:

@@ -12,6 +12,7 @@ from rollingq_jax.data.clips import (
   canvas_of,
   make_decoder,
 )
+from rollingq_jax.data.moments import stated
 from rollingq_jax.data.places import find_path
 from rollingq_jax.data.prepare.media import Recipe, describe_sound
 from rollingq_jax.data.records import (
@@ -104,14 +105,14 @@ def load(config: Any) -> Dataset:
   names = tuple(report["class_names"])
   note = f"{report['note']}; {folder / REPORT_FILE}"
   is_sentiment = config.data.sentiment and not names
-  media = describe(Recipe(**report["recipe"]), shape, canvas_of(config.data))
+  media = describe(Recipe(**report["recipe"]), shape, config.data)
   return Dataset(splits, names, note, is_sentiment, media)
 
 
 def describe(
   recipe: Recipe,
   shape: ClipShape,
-  canvas: tuple[int, int] | None,
+  data: Any,
   kind: Literal["prepared", "tfds"] = "prepared",
 ) -> dict[str, Any]:
   """How media become samples: `recipe` and `shape` are all that it takes.
@@ -121,9 +122,10 @@ def describe(
   Args:
     recipe: that the records were made by.
     shape: of the arrays of a sample.
-    canvas: height and width that frames are put on, if they are.
+    data: of a config: canvas of frames, mean and deviation of features.
     kind: prepared from files, or frames as TensorFlow Datasets keeps them.
   """
+  canvas = canvas_of(data)
   made: dict[str, Any] = {
     "kind": kind,
     "recipe": recipe._asdict(),
@@ -144,6 +146,12 @@ def describe(
       if canvas is None
       else f"by the model, from the upper left corner of {canvas}",
     }
+  for name, moments in stated(data).items():
+    if name in made["shape"] and made["shape"][name] is not None:
+      about = made.setdefault(name, {})
+      if "mean" in about:
+        moments = moments.after(about["mean"], about["deviation"])
+      about |= moments._asdict()
   return made
 
 
@@ -173,6 +181,24 @@ def pin_splits(config: Any) -> None:
       f"{config.data.data_dir} are {made!r}"
     )
   config.data.splits = made
+
+
+def pin_moments(config: Any) -> None:
+  """Writes by what features are standardised into a config that leaves it open.
+
+  What was made as the authors of a set make it stays as it is.
+
+  Raises:
+    UserError: no such data.
+  """
+  data = config.data
+  found = dict(read_report(_folder(data)).get("moments", {}))
+  if recipe(config).audio != "log_mel":
+    found.pop("audio", None)
+  for field, values in found.items():
+    name = "text" if field == "words" else field
+    if name in config.modalities and data.standardise[name] is None:
+      data.standardise[name] = tuple(values)
 
 
 def class_names(config: Any) -> tuple[str, ...]:

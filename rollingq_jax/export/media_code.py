@@ -27,7 +27,7 @@ def write_code(contents: dict[str, Any], environment: Any) -> MediaCode | None:
     return None
   inputs, sound = contents["inputs"], media.get("audio", {})
   reads_sound = "audio" in inputs and _makes(sound, inputs["audio"]["shape"])
-  reads_frames = "visual" in media
+  reads_frames = "jpeg_quality" in media.get("visual", {})
   if not reads_sound and not reads_frames:
     return None
   packages = ["soundfile", "soxr"] if reads_sound else []

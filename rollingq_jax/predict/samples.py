@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rollingq_jax.data.clips import ClipShape, make_decoder
+from rollingq_jax.data.moments import stated
 from rollingq_jax.data.prepare.media import Reading, read_media
 from rollingq_jax.data.source import Element
 from rollingq_jax.data.vocabulary import open_tokenizer
@@ -67,7 +68,10 @@ class SampleReader:
     model = self._model
     if contents.features is not None:
       arrays = read_features(
-        contents.features, model.inputs.arrays, model.modalities
+        contents.features,
+        model.inputs.arrays,
+        model.modalities,
+        stated(model.config.data),
       )
       return Sample(arrays, self._check(arrays, None))
     recipe = model.inputs.recipe

@@ -12,6 +12,8 @@ from rollingq_jax.config import load_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.training.run import prepare
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 FIELDS = {
   "data.name": "synthetic",
   "data.synthetic_size": "21",
@@ -23,14 +25,6 @@ FIELDS = {
   "evaluation.noise_levels": "(0.5,)",
   "compilation_cache": "False",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-  """What runs a few times is not worth optimising."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,6 +13,8 @@ from rollingq_jax.config import load_config, read_config, save_config
 from rollingq_jax.jsonl import read_lines
 from rollingq_jax.training import train_and_evaluate
 from rollingq_jax.training.preemption import StopRequest
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 FIELDS = {
   "model.depth": "1",
@@ -29,14 +30,6 @@ FIELDS = {
   "log_gradient_norms": "True",
   "compilation_cache": "False",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-  """What runs a few times is not worth optimising."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

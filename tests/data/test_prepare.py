@@ -13,6 +13,7 @@ import pytest
 
 from rollingq_jax.config import load_config
 from rollingq_jax.data import evaluation_batches, load_dataset
+from rollingq_jax.data.datasets import pin_data
 from rollingq_jax.data.manifest import read_manifest
 from rollingq_jax.data.prepare.__main__ import main
 from rollingq_jax.data.prepare.media import Recipe, read_media
@@ -121,6 +122,39 @@ def test_the_media_say_how_files_became_records(tree, tmp_path, repo_root):
   made = read_media(clips[record["id"].decode()], tmp_path, recipe).media
   np.testing.assert_array_equal(made.audio, record["audio"])
   assert made.frames == tuple(record["frames"])
+
+
+@pytest.mark.parametrize("features", ["log_mel", "cremad"])
+def test_sound_is_standardised_by_train_unless_authors_have_it_otherwise(
+  tree, tmp_path, repo_root, features
+):
+  out = tmp_path / "out"
+  assert _prepare(tree(), out, "--audio", features) == 0
+  shape = {"log_mel": (50, 64), "cremad": (257, 188)}[features]
+  config = load_config(
+    str(repo_root / "configs" / "manifest.py"),
+    [f"--config.data.data_dir={out}", f"--config.data.shapes.audio={shape}"],
+  )
+  pin_data(config)
+  records = [x["audio"] for x in open_records(out)["train"]]
+  mean, deviation = np.mean(records), np.std(records)
+  assert read_report(out)["moments"] == {
+    "audio": pytest.approx([mean, deviation], rel=1e-4)
+  }
+  dataset = load_dataset(config)
+  (batch,) = evaluation_batches(dataset.splits["train"], config)
+  if features == "cremad":
+    assert config.data.standardise.audio is None
+    assert np.mean(batch["audio"]) == pytest.approx(mean, rel=1e-4)
+    return
+  assert dataset.media is not None
+  assert dataset.media["audio"]["mean"] == pytest.approx(mean, rel=1e-4)
+  assert config.data.standardise.audio == (
+    pytest.approx(mean, rel=1e-4),
+    pytest.approx(deviation, rel=1e-4),
+  )
+  assert np.mean(batch["audio"]) == pytest.approx(0, abs=1e-4)
+  assert np.std(batch["audio"]) == pytest.approx(1, abs=1e-4)
 
 
 def test_features_in_place_of_frames_are_read_as_they_are(tmp_path, repo_root):

@@ -115,6 +115,32 @@ def test_the_first_page_has_the_commands_and_code_of_the_readme(repo_root):
     assert block in readme
 
 
+def test_the_example_of_a_diagnosis_is_that_of_the_readme(repo_root):
+  readme = (repo_root / "README.md").read_text()
+  page = (repo_root / "docs" / "api" / "method.md").read_text()
+  (block,) = re.findall(r"```python\n[^`]*diagnose\(.*?```", page, re.DOTALL)
+  assert block in readme
+
+
+def test_the_files_of_a_workdir_are_those_that_the_readme_lists(repo_root):
+  readme = (repo_root / "README.md").read_text()
+  page = (repo_root / "docs" / "train.md").read_text()
+  section = page.partition("## One run")[2].partition("\n## ")[0]
+  listed = re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)
+  whole = readme.partition("leaves in its workdir")[2].partition("A finished")[
+    0
+  ]
+  assert listed == re.findall(r"^\| `(.+?)` \|", whole, re.MULTILINE)
+
+
+def test_every_study_can_be_reached_from_a_page(repo_root):
+  docs = repo_root / "docs"
+  listed = set(
+    re.findall(r"\]\(study/(\w+)\.md\)", (docs / "beyond.md").read_text())
+  )
+  assert listed == {path.stem for path in (docs / "study").glob("*.md")}
+
+
 def test_the_papers_numbers_are_those_of_the_report(repo_root):
   paper = json.loads(
     (repo_root / "rollingq_jax" / "report" / "paper.json").read_text()

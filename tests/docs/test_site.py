@@ -69,6 +69,36 @@ def test_every_function_of_the_package_itself_has_its_description(
   assert "Consecutive windows, up to the last closed one" in text
 
 
+def test_fusions_and_all_fields_are_in_the_api(site):
+  text = (site / "api" / "models.html").read_text()
+  assert "A class token of its own attends to all tokens" in text
+  assert re.search(r"<td><code>(?:<[^>]+>)*values<", text)
+
+
+def test_what_is_returned_is_one_row(site):
+  text = (site / "api" / "method.html").read_text()
+  assert re.search(r"and the info of the\s+window; between two windows", text)
+
+
+def test_a_study_says_which_one_it_is_and_leads_back(site):
+  text = (site / "study" / "digits_burst.html").read_text()
+  assert re.search(r"<h1[^>]*>Study <code>digits_burst</code>", text)
+  assert 'href="../beyond.html#the-studies"' in text
+
+
+def test_neither_options_nor_means_break(site):
+  text = (site / "data.html").read_text()
+  assert '<code><span class="option">--config</span>.data' in text
+  assert "17\N{NO-BREAK SPACE}609" in text
+  text = (site / "methods.html").read_text()
+  assert "66.8\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.6" in text
+
+
+def test_a_minus_sign_in_front_is_no_difference(site):
+  text = (site / "method.html").read_text()
+  assert '<mo form="prefix">&#x02212;</mo>' in text
+
+
 def test_the_search_knows_the_pages(site):
   index = json.loads((site / "search" / "search_index.json").read_text())
   found = {x["location"] for x in index["docs"] if "procrustes" in x["text"]}

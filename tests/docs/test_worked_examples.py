@@ -78,7 +78,7 @@ def _run(folder, *words):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_train_to_the_end(page, edited, repo_root):
   ((_, commands),) = _blocks(repo_root, page, "sh")
-  for line in commands.splitlines():
+  for line in commands.replace("\\\n", "").splitlines():
     _, *words = line.split()
     if "rollingq_jax.main" in words:
       is_digits = any(word.startswith("configs/av_digits") for word in words)

@@ -1,7 +1,6 @@
 """Three modalities: a run of the real command, and a step of every system."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -103,14 +102,6 @@ SYSTEMS = [
   "fusion=attention,layers=2,heads=2",
   *(f"fusion=concat,balance={name}" for name in ("ogm", "ogm_ge", "pmr")),
 ]
-
-
-@pytest.fixture
-def quickly_compiled() -> Iterator[None]:
-  """What runs twice is not worth optimising."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.usefixtures("quickly_compiled")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pytest
 
@@ -35,14 +34,6 @@ class Small(NamedTuple):
   # Shapes of its variables.
   template: Any
   weights: dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def quickly_compiled():
-  """What runs a few times is not worth optimising."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rollingq_jax.data.clips import ClipShape, DecodeClip
 from rollingq_jax.data.manifest import Clip
+from rollingq_jax.data.moments import stated
 from rollingq_jax.data.prepare.media import Recipe, read_media
 from rollingq_jax.data.prepared import describe
 from rollingq_jax.export.card import jinja_environment
@@ -61,23 +63,33 @@ def _inputs(arrays):
   }
 
 
-def _expected(media, recipe, shape, canvas=None):
+def _data(canvas=None, **moments):
+  """What a config says of data."""
+  return SimpleNamespace(
+    resize_on_device=canvas is not None, canvas=canvas, standardise=moments
+  )
+
+
+def _expected(media, recipe, shape, canvas=None, **moments):
   """The package's own arrays of the clip, and what it says of them."""
+  data = _data(canvas, **moments)
   files = {"audio": Path("clip.wav"), "frames": Path("clip.png")}
   clip = Clip("x", "test", 0, **files)
   reading = read_media(clip, media, recipe)
-  decode = DecodeClip(shape, train=False, canvas=canvas)
+  decode = DecodeClip(shape, train=False, canvas=canvas, moments=stated(data))
   arrays = decode.arrays(reading.media, np.random.default_rng(0))
-  described = describe(recipe, shape, canvas)
+  described = describe(recipe, shape, data)
   return arrays, {"inputs": _inputs(arrays), "media": described}
 
 
-def _assert_same(inputs, arrays):
+def _assert_same(inputs, arrays, tolerance=1e-4):
   assert inputs.keys() == arrays.keys()
   for name, x in arrays.items():
     found = inputs[name]
     assert (found.shape, found.dtype) == ((1, *x.shape), x.dtype), name
-    np.testing.assert_allclose(found[0], x, rtol=0, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(
+      found[0], x, rtol=0, atol=tolerance, err_msg=name
+    )
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["single", "half"])
@@ -115,16 +127,21 @@ def test_frames_are_the_centres_of_segments(media, run_code):
   assert frames[:, 0, 0, 0].tolist() == [50, 50]
 
 
-def test_a_mean_and_a_deviation_are_honoured(media, run_code):
-  shape = ClipShape((90, 64), None, ("audio",))
-  arrays, contents = _expected(media, Recipe(), shape)
-  mean = np.linspace(-2, 2, 64, dtype=np.float32)
-  contents["media"]["audio"] |= {"mean": mean.tolist(), "deviation": 4.0}
-  found = run_code(contents)["inputs"]
+@pytest.mark.parametrize("half", [False, True], ids=["single", "half"])
+@pytest.mark.parametrize("sound", ["log_mel", "ks"])
+def test_a_mean_and_a_deviation_are_honoured(media, run_code, sound, half):
+  shape = ClipShape(SOUNDS[sound], None, ("audio",))
+  recipe = Recipe(audio=sound, half=half)
+  plain, _ = _expected(media, recipe, shape)
+  # Of ks it is a second one.
+  arrays, contents = _expected(media, recipe, shape, audio=(-1.5, 4.0))
   real = arrays["audio_mask"]
-  assert 0 < real.sum() < 90
-  wanted = np.where(real[:, None], (arrays["audio"] - mean) / 4, 0)
-  _assert_same(found, arrays | {"audio": wanted})
+  assert real[:60].all()
+  expected = (plain["audio"][real] + 1.5) / 4
+  np.testing.assert_allclose(arrays["audio"][real], expected, atol=1e-6)
+  # Of the second, halves are rounded before.
+  tolerance = 1e-3 if half and sound == "ks" else 1e-4
+  _assert_same(run_code(contents)["inputs"], arrays, tolerance)
 
 
 def test_what_a_stranger_must_know_is_said(media):
@@ -155,10 +172,14 @@ def test_features_have_no_code():
   contents = {"inputs": {"audio": {"shape": [6, 2]}}, "media": None}
   assert write_code(contents, None) is None
   # Those of a .npy file are prepared by a recipe that was not needed.
-  made = describe(Recipe(), ClipShape((6, 2), (5, 3), NAMES), None)
+  made = describe(
+    Recipe(),
+    ClipShape((6, 2), (5, 3), NAMES),
+    _data(audio=(0.0, 2.0), visual=(1.0, 2.0)),
+  )
   assert write_code(contents | {"media": made}, None) is None
   # Frames of TensorFlow Datasets were not made of files by us.
   shape = ClipShape(None, (2, 40, 52, 3), ("visual",))
-  made = describe(Recipe(), shape, None, "tfds")
+  made = describe(Recipe(), shape, _data(), "tfds")
   assert "jpeg_quality" not in made["visual"]
   assert write_code(contents | {"media": made}, None) is None

@@ -25,6 +25,8 @@ from rollingq_jax.rolling import RollingQState, init_state
 from rollingq_jax.training.checks import check_config
 from rollingq_jax.training.loss import total_loss
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 NAMES = ("text", "audio", "visual")
 STEPS = {"text": 3, "audio": 5, "visual": 4}
 BATCH = 4
@@ -38,14 +40,6 @@ ATTENDING = (
   "fusion=jmt,pool=attention,rollingq=off",
   "fusion=mmml,pool=attention,rollingq=off",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-  """What runs a few times is not worth optimising."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config_of(variant, **fields):

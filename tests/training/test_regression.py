@@ -21,6 +21,8 @@ from rollingq_jax.training.run import evaluate_split, prepare
 from rollingq_jax.training.sharding import put_batch
 from rollingq_jax.training.tasks import constant_loss
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 ARRAYS = {"text": "text", "audio": "audio", "visual": "video"}
 WIDTH, VIDEOS, UTTERANCES, UNKNOWN = 4, 12, 7, 5
 SMALL = {
@@ -40,14 +42,6 @@ SMALL = {
   "rollingq.start_epoch": "0",
   "compilation_cache": "False",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quickly_compiled():
-  """What runs a few times is not worth optimising."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -63,13 +63,14 @@ def load_dataset(config: Any) -> Dataset:
 
 
 def pin_data(config: Any) -> None:
-  """Writes into a config what prepared data say: splits, task, classes.
+  """Writes into a config what prepared data say: splits, task, classes, scale.
 
   Raises:
     UserError: no such data, or the config states something else than they do.
   """
   if config.data.name in PREPARED:
     prepared.pin_splits(config)
+    prepared.pin_moments(config)
   knows_task = config.data.name in PREPARED or from_tfds.is_meant(config)
   if knows_task and None in (config.task, config.num_classes):
     _pin_task(config)

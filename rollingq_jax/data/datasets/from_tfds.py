@@ -13,7 +13,6 @@ import numpy as np
 from rollingq_jax.data.clips import (
   ClipShape,
   DecodeClip,
-  canvas_of,
   make_decoder,
 )
 from rollingq_jax.data.manifest import Clip, Manifest
@@ -155,7 +154,7 @@ def load(config: Any) -> Dataset:
   note = f"TensorFlow Datasets {folder.title}"
   note = "; ".join(filter(None, [note, manifest.note]))
   recipe = Recipe(audio=config.data.tfds.audio_features)
-  media = describe(recipe, shape, canvas_of(config.data), "tfds")
+  media = describe(recipe, shape, config.data, "tfds")
   return Dataset(splits, names, note, media=media)
 
 

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from rollingq_jax.data.manifest import Clip, Manifest, Problem
+from rollingq_jax.data.moments import Sums
 from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.prepare.pool import Outcome
-from rollingq_jax.data.records import REPORT_FILE
+from rollingq_jax.data.records import (
+  ARRAYS,
+  REPORT_FILE,
+  media_of,
+  open_records,
+)
 
 # Times the median that a clip may last without a warning.
 LONG = 4
@@ -48,6 +54,19 @@ def make_report(
     "warnings": _warnings(outcomes),
     "duplicates": _duplicates(outcomes),
     "leaks": _leaks(clips, outcomes),
+  }
+
+
+def train_moments(folder: Path) -> dict[str, list[float]]:
+  """Mean and deviation of each kind of features in train, to six digits."""
+  sums = dict.fromkeys(ARRAYS, Sums())
+  for record in open_records(folder).get("train", ()):
+    media = media_of(record)
+    sums = {name: x.add(getattr(media, name)) for name, x in sums.items()}
+  return {
+    name: [float(f"{x:.6g}") for x in found.moments]
+    for name, found in sums.items()
+    if found.moments is not None
   }
 
 
