@@ -71,6 +71,10 @@ def _run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
   if config.compilation_cache:
     keep_compiled_programs()
   run_analyses(restore(config, args.workdir), args.workdir, names)
+  from rollingq_jax.report.main_figures import main_figures
+
+  for line in main_figures(args.workdir, names):
+    print(line)
   return 0
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ KS_FRAMES = 1024
 KS_BINS = 128
 KS_MEAN = -4.503877
 KS_STD = 5.141276
+
+# By the groups and names of kaldi-native-fbank.
+FbankOptions: TypeAlias = dict[str, dict[str, Any]]
 
 # Codecs overshoot a little; integers in a float file do by far.
 _LARGEST_PEAK = 10.0
@@ -112,10 +115,7 @@ def ks_filter_bank(waveform: np.ndarray, rate: int) -> np.ndarray:
       "a filter bank needs at least 25 ms"
     )
   waveform = resample(waveform - waveform.mean(), rate, KS_RATE)
-  options = _fbank_options(KS_RATE, KS_BINS)
-  options.frame_opts.window_type = "hanning"
-  options.htk_compat = True
-  frames = _fbank(options, waveform)[:KS_FRAMES]
+  frames = _fbank(ks_options(), waveform)[:KS_FRAMES]
   padded = np.pad(frames, ((0, KS_FRAMES - len(frames)), (0, 0)))
   return (padded - np.float32(KS_MEAN)) / np.float32(2 * KS_STD)
 
@@ -125,25 +125,51 @@ def log_mel(waveform: np.ndarray, rate: int, num_bins: int) -> np.ndarray:
 
   Kaldi's, without dither; no frame where there is hardly any sound.
   """
-  options = _fbank_options(rate, num_bins)
-  options.frame_opts.snip_edges = False
-  return _fbank(options, waveform)
+  return _fbank(log_mel_options(rate, num_bins), waveform)
 
 
-def _fbank_options(rate: int, num_bins: int) -> Any:
+def ks_options() -> FbankOptions:
+  """Kaldi's, of `ks_filter_bank`."""
+  return _fbank_options(KS_RATE, KS_BINS, "hanning", snip_edges=True)
+
+
+def log_mel_options(rate: int, num_bins: int) -> FbankOptions:
+  """Kaldi's, of `log_mel`."""
+  return _fbank_options(rate, num_bins, "povey", snip_edges=False)
+
+
+def _fbank_options(
+  rate: int, num_bins: int, window: str, *, snip_edges: bool
+) -> FbankOptions:
+  """What shapes the result, Kaldi's own values too."""
+  return {
+    "frame_opts": {
+      "samp_freq": float(rate),
+      "frame_length_ms": 25.0,
+      "frame_shift_ms": 10.0,
+      "window_type": window,
+      "snip_edges": snip_edges,
+      "dither": 0.0,
+      "preemph_coeff": 0.97,
+      "remove_dc_offset": True,
+    },
+    "mel_opts": {
+      "num_bins": num_bins,
+      "low_freq": 20.0,
+      "high_freq": rate / 2,
+    },
+  }
+
+
+def _fbank(options: FbankOptions, waveform: np.ndarray) -> np.ndarray:
   knf = require("kaldi_native_fbank", "kaldi-native-fbank")
-  options = knf.FbankOptions()
-  options.frame_opts.samp_freq = rate
-  options.frame_opts.dither = 0.0
-  options.mel_opts.num_bins = num_bins
-  return options
-
-
-def _fbank(options: Any, waveform: np.ndarray) -> np.ndarray:
-  knf = require("kaldi_native_fbank", "kaldi-native-fbank")
-  fbank = knf.OnlineFbank(options)
+  made = knf.FbankOptions()
+  for group, values in options.items():
+    for name, value in values.items():
+      setattr(getattr(made, group), name, value)
+  fbank = knf.OnlineFbank(made)
   # A list is taken faster than an array.
-  fbank.accept_waveform(options.frame_opts.samp_freq, waveform.tolist())
+  fbank.accept_waveform(made.frame_opts.samp_freq, waveform.tolist())
   fbank.input_finished()
   frames = np.empty((fbank.num_frames_ready, fbank.dim), np.float32)
   for i in range(len(frames)):

@@ -20,6 +20,10 @@ class Moments(NamedTuple):
     mean, deviation = np.float32(self.mean), np.float32(self.deviation)
     return (features.astype(np.float32) - mean) / deviation
 
+  def after(self, mean: float, deviation: float) -> "Moments":
+    """Those that do at once what another standardisation and this one do."""
+    return Moments(mean + deviation * self.mean, deviation * self.deviation)
+
 
 class Sums(NamedTuple):
   """Of the values that were added so far."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from rollingq_jax.data.records import (
   read_report,
 )
 from rollingq_jax.data.source import Dataset, Element, Lengths
+from rollingq_jax.data.video import JPEG_QUALITY
 from rollingq_jax.data.vocabulary import open_tokenizer
 from rollingq_jax.errors import UserError
 
@@ -116,7 +117,12 @@ def load(config: Any) -> Dataset:
   return Dataset(splits, names, note, is_sentiment, media, cut)
 
 
-def describe(recipe: Recipe, shape: ClipShape, data: Any) -> dict[str, Any]:
+def describe(
+  recipe: Recipe,
+  shape: ClipShape,
+  data: Any,
+  kind: Literal["prepared", "tfds"] = "prepared",
+) -> dict[str, Any]:
   """How media become samples: `recipe` and `shape` are all that it takes.
 
   What follows them says the same for whoever does it without this package.
@@ -125,29 +131,49 @@ def describe(recipe: Recipe, shape: ClipShape, data: Any) -> dict[str, Any]:
     recipe: that the records were made by.
     shape: of the arrays of a sample.
     data: of a config: canvas of frames, mean and deviation of features.
+    kind: prepared from files, or frames as TensorFlow Datasets keeps them.
   """
   canvas = canvas_of(data)
   made: dict[str, Any] = {
-    "kind": "prepared",
+    "kind": kind,
     "recipe": recipe._asdict(),
     "shape": shape._asdict(),
   }
   if shape.audio is not None:
-    made["audio"] = describe_sound(recipe.audio)
+    made["audio"] = describe_sound(recipe.audio) | {
+      "stored": "float16" if recipe.half else "float32",
+      "padded": "cut at the end, or zeros after it, to the time steps in the "
+      "shape; audio_mask is False there",
+    }
   if shape.visual is not None and len(shape.visual) == 4:
-    made["visual"] = {
-      "frames_per_second": recipe.fps,
-      "shorter_side": recipe.shorter_side,
+    made["visual"] = _describe_frames(recipe) if kind == "prepared" else {}
+    made["visual"] |= {
       "chosen": "the centre of each of as many equal segments as there are "
-      "frames in the shape",
+      "frames in the shape; fewer frames, and a single image, are repeated",
       "resized": "whole, bilinear with antialiasing"
       if canvas is None
       else f"by the model, from the upper left corner of {canvas}",
     }
   for name, moments in stated(data).items():
     if name in made["shape"] and made["shape"][name] is not None:
-      made[name] = made.get(name, {}) | moments._asdict()
+      about = made.setdefault(name, {})
+      if "mean" in about:
+        moments = moments.after(about["mean"], about["deviation"])
+      about |= moments._asdict()
   return made
+
+
+def _describe_frames(recipe: Recipe) -> dict[str, Any]:
+  """How files become frames."""
+  return {
+    "frames_per_second": recipe.fps,
+    "moment": recipe.phase,
+    "images": "RGB, upright by their EXIF; several have one size",
+    "shorter_side": recipe.shorter_side,
+    "made_smaller": "bilinear with antialiasing; never larger",
+    "jpeg_quality": JPEG_QUALITY,
+    "stored": "each frame as a JPEG file, colours at half size, and read again",
+  }
 
 
 def pin_splits(config: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from rollingq_jax.data.licences import licence_of
 from rollingq_jax.errors import UserError, install_line
 from rollingq_jax.export.contents import CARD_FILE
-from rollingq_jax.report.metrics import is_score, label, unit
+from rollingq_jax.export.media_code import write_code
+from rollingq_jax.report.metrics import is_score, label, written
 from rollingq_jax.report.run_files import Line, RunFiles, extras
 
 # Fields of a line of metrics.jsonl that are no metrics.
@@ -33,7 +34,7 @@ def write_card(folder: Path, contents: dict[str, Any], files: RunFiles) -> None:
     UserError: no package to write it with.
   """
   facts = card_facts(contents, files)
-  template = _environment().get_template("card.md.j2")
+  template = jinja_environment().get_template("card.md.j2")
   text = template.render(contents=contents, **facts)
   path = folder / CARD_FILE
   path.write_text(f"---\n{_yaml(metadata(facts))}---\n{text}", encoding="utf-8")
@@ -63,7 +64,21 @@ def card_facts(contents: dict[str, Any], files: RunFiles) -> dict[str, Any]:
     "input_lines": [
       _line_of(name, x) for name, x in contents["inputs"].items()
     ],
+    "rotations": _rotations(contents),
+    "num_samples": contents["data"]["samples"].get(split),
+    "sizes": ", ".join(
+      f"{count} {name}" for name, count in contents["data"]["samples"].items()
+    ),
+    "media": write_code(contents, jinja_environment()),
   }
+
+
+def _rotations(contents: dict[str, Any]) -> str:
+  """Where they are, of a run that made any."""
+  if not contents["config"]["rollingq"]["enabled"]:
+    return ""
+  place = "the query projections" if contents["is_folded"] else "`rollingq`"
+  return f"; RollingQ's rotations are in {place}"
 
 
 def metadata(facts: dict[str, Any]) -> dict[str, Any]:
@@ -101,18 +116,12 @@ def method_name(config: dict[str, Any]) -> str:
 
 def _rows(line: Line, *, scores: bool) -> list[Row]:
   return [
-    Row(label(name), _written(name, value))
+    Row(label(name), written(name, value))
     for name, value in line.items()
     if name not in PLACE
     and is_score(name) == scores
     and not name.startswith(("extra_noise/", "missing/"))
   ]
-
-
-def _written(name: str, value: float) -> str:
-  if unit(name) == "%":
-    return f"{100 * value:.1f} %"
-  return f"{value:{unit(name)}}"
 
 
 def _condition_row(line: Line, score: str) -> Row:
@@ -125,7 +134,7 @@ def _condition_row(line: Line, score: str) -> Row:
   text = f"{modality} {kinds[kind]}"
   if kind == "extra_noise":
     text += f" {level:g}"
-  return Row(text, _written(score, line[score]))
+  return Row(text, written(score, line[score]))
 
 
 class Layer(NamedTuple):
@@ -179,7 +188,12 @@ def _yaml(values: dict[str, Any]) -> str:
   return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _environment() -> Any:
+def jinja_environment() -> Any:
+  """That renders the templates of the card.
+
+  Raises:
+    UserError: no package to write it with.
+  """
   try:
     import jinja2
   except ImportError as error:

@@ -153,7 +153,11 @@ def _of_run(
     "modalities": list(run.config.modalities),
     "streams": list(run.streams) if has_class_token(run.config.model) else [],
     "media": run.dataset.media,
-    "data": {"name": run.config.data.name, "note": run.dataset.note},
+    "data": {
+      "name": run.config.data.name,
+      "note": run.dataset.note,
+      "samples": {name: len(x) for name, x in run.dataset.splits.items()},
+    },
     "checkpoint": {
       "which": checkpoint or run.config.evaluation.checkpoint,
       "step": step,

@@ -5,7 +5,7 @@ Heavy imports wait until the command line is understood.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
   absl.logging.set_verbosity(absl.logging.FATAL)
   items = None if args.serve else _items(args)
   model = load_model(args.model, overrides)
+  if items is not None:
+    _check_kinds(model, items)
   if model.config.compilation_cache:
     keep_compiled_programs()
   limits = Limits(args.max_mb * 1e6, args.max_seconds)
@@ -136,7 +138,18 @@ def _check(args: argparse.Namespace) -> None:
     raise UserError("--wait_ms must be at least 0, --port from 0 to 65535")
 
 
-def _items(args: argparse.Namespace) -> Iterator[Any]:
+def _check_kinds(model: Any, items: Sequence[Any]) -> None:
+  """Refuses clips of which no one is of a kind that the model takes."""
+  from rollingq_jax.predict.contents import is_media
+
+  if model.inputs.recipe is None and all(map(is_media, items)):
+    raise UserError(
+      f"{model.name} was trained on features, not on media; give .npz files of "
+      f"them, with {', '.join(model.modalities)}"
+    )
+
+
+def _items(args: argparse.Namespace) -> list[Any]:
   """All clips that the command line names."""
   from rollingq_jax.predict.items import find_items, item_of, manifest_items
 
@@ -148,7 +161,7 @@ def _items(args: argparse.Namespace) -> Iterator[Any]:
   found = list(find_items(args.clips))
   if not found and not listed:
     raise UserError(f"{args.clips[0]} holds no clip; expected media in it")
-  return iter([*found, *listed])
+  return [*found, *listed]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rollingq_jax.data.container import is_image, streams_of
+from rollingq_jax.data.container import is_image, require, streams_of
 from rollingq_jax.data.manifest import Clip
 from rollingq_jax.data.text_files import decode, read_bytes
 from rollingq_jax.errors import UserError
@@ -13,6 +13,7 @@ from rollingq_jax.predict.items import Item, Limits
 # How files begin.
 _ARRAY = b"\x93NUMPY"
 _ARCHIVE = b"PK\x03\x04"
+_MEDIA = "sound, video, an image (.jpg, .png), .npz or .txt"
 # Endings of a transcript, which no content tells.
 TEXT_SUFFIXES = (".txt",)
 # Of a transcript.
@@ -36,6 +37,7 @@ def find_contents(item: Item, limits: Limits) -> Contents:
       one kind.
   """
   if item.clip is not None:
+    _check_named(item.files, item.clip)
     for path in (item.clip.audio, item.clip.video, item.clip.frames):
       if path is not None:
         _check_size(Path(item.root, path), limits)
@@ -56,7 +58,9 @@ def kind_of(path: Path) -> str:
   if path.is_dir():
     return "frames"
   if not path.exists():
-    raise UserError(f"{path} is missing; expected a media file")
+    raise UserError(f"{path} is missing; expected {_MEDIA}")
+  if not path.stat().st_size:
+    raise UserError(f"{path} is empty; expected {_MEDIA}")
   if path.suffix.lower() in TEXT_SUFFIXES:
     return "text"
   if is_image(path):
@@ -67,12 +71,12 @@ def kind_of(path: Path) -> str:
     return "array"
   if head.startswith(_ARCHIVE):
     return "features"
+  # What is not installed is no mistake of the file.
+  require("av", "PyAV (av)")
   try:
     streams = streams_of(path)
   except UserError as error:
-    raise UserError(
-      f"{error}; expected sound, video, an image (.jpg, .png), .npz or .txt"
-    ) from error
+    raise UserError(f"{error}; expected {_MEDIA}") from error
   if not streams:
     raise UserError(f"{path} holds neither sound nor picture")
   return "both" if len(streams) == 2 else _STREAMS[streams.pop()]
@@ -118,6 +122,35 @@ def read_text(path: Path) -> str:
   if path.stat().st_size > _MAX_TEXT:
     raise UserError(f"{path} is larger than a transcript of {_MAX_TEXT} bytes")
   return decode(path, read_bytes(path)).strip()
+
+
+def is_media(item: Item) -> bool:
+  """Whether a clip's files are there, and none has features of all kinds."""
+  if item.clip is not None:
+    return all(path.exists() for path in item.files)
+  return not any(map(_may_be_features, item.files))
+
+
+def _may_be_features(path: Path) -> bool:
+  try:
+    with path.open("rb") as file:
+      return file.read(len(_ARCHIVE)) == _ARCHIVE
+  except IsADirectoryError:
+    return False
+  except OSError:
+    # Why it cannot be read is said of it alone.
+    return True
+
+
+def _check_named(files: Sequence[Path], clip: Clip) -> None:
+  """Raises UserError for a file of one clip that is not there."""
+  for path in files:
+    if not path.exists():
+      is_sound = path.absolute() == clip.audio
+      kinds = "sound or a video with sound"
+      if not is_sound:
+        kinds = "a video, an image or a folder of images"
+      raise UserError(f"{path} is missing; expected {kinds}")
 
 
 def _check_size(path: Path, limits: Limits) -> None:

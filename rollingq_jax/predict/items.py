@@ -30,9 +30,9 @@ class Item(NamedTuple):
 
   # In results.
   name: str
-  # Their content says what they are of.
+  # As they were named. Their content says what they are of, if `clip` does not.
   files: tuple[Path, ...] = ()
-  # Files whose columns say it, relative to the root; in place of `files`.
+  # Files by what they are of, relative to the root.
   clip: Clip | None = None
   root: AnyPath = Path("/")
 
@@ -92,7 +92,8 @@ def item_of(
     frames=visual.absolute() if visual is not None and not is_video else None,
     text=text,
   )
-  return Item(name, clip=clip)
+  given = tuple(path for path in (audio, visual) if path is not None)
+  return Item(name, given, clip)
 
 
 def _inside(folder: Path) -> Iterator[Path]:

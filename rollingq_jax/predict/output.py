@@ -40,7 +40,9 @@ def line_of(result: Result) -> str:
 
 def _failure(result: Result) -> str:
   # What is said of a file begins with its name.
-  reason = (result.error or "").removeprefix(result.clip).lstrip(": ")
+  reason = result.error or ""
+  for end in (": ", " "):
+    reason = reason.removeprefix(f"{result.clip}{end}")
   return f"{result.clip}: {reason}"
 
 

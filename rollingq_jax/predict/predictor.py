@@ -1,5 +1,6 @@
 """A model that answers for clips, a batch at a time."""
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,7 +80,7 @@ class Predictor:
     try:
       return self._read(item)
     except UserError as error:
-      return Result(item.name, error=" ".join(str(error).split()))
+      return Result(item.name, error=_as_named(str(error), item.files))
     # Decoders of media raise what they like, and other clips may be fine.
     except Exception as error:
       kind = type(error).__name__
@@ -188,6 +189,17 @@ def _make_step(model: Model) -> Any:
     return Output(output.logits, aux.attention_share, aux.attention, lengths)
 
   return step
+
+
+def _as_named(reason: str, files: Sequence[Path]) -> str:
+  """One line in which files have the names that they were given by."""
+  for path in files:
+    # Names that lead nowhere, and that no file can have.
+    with contextlib.suppress(OSError, ValueError):
+      # Links have been followed.
+      for whole in (os.path.realpath(path), str(path.absolute())):
+        reason = reason.replace(whole, str(path))
+  return " ".join(reason.split())
 
 
 def _items(clips: Clips) -> Iterator[Item]:

@@ -1,5 +1,6 @@
 """Our own weight files: safetensors whose keys are paths of variables."""
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,12 @@ def save(
 ) -> None:
   """Writes variables by path, and where they come from as metadata."""
   arrays = {key: np.asarray(x, order="C") for key, x in values.items()}
+  # Such a file has the mode that the umask gives; safetensors makes one that
+  # nobody else may read.
+  path.touch()
+  mode = stat.S_IMODE(path.stat().st_mode)
   save_file(arrays, path, metadata=dict(about))
+  path.chmod(mode)
 
 
 def rules(weights: Weights, template: Template) -> Format:

@@ -63,8 +63,8 @@ def _run(args: argparse.Namespace, unknown: Sequence[str]) -> int:
   except OSError as error:
     raise UserError(f"--out {out} cannot be used: {error}") from error
   print(f"page: {path}")
-  if args.open:
-    webbrowser.open(path.resolve().as_uri())
+  if args.open and not webbrowser.open(path.resolve().as_uri()):
+    print(f"no browser was found; open {path.resolve().as_uri()} in one")
   return 0
 
 

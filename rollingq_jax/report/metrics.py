@@ -32,6 +32,12 @@ def unit(metric: str) -> str:
   return "%" if re.split("[@/]", metric)[0] in SHARES else ".3f"
 
 
+def written(metric: str, value: float) -> str:
+  """A value as people read it."""
+  form = unit(metric)
+  return f"{100 * value:.1f} %" if form == "%" else f"{value:{form}}"
+
+
 def is_score(metric: str) -> bool:
   """Whether it says how well samples are predicted, by all modalities."""
   return metric.partition("@")[0] in SHARES | NUMBERS

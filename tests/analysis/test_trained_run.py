@@ -62,6 +62,15 @@ def test_every_analysis_leaves_its_file(workdir):
     assert "skipped" not in found
 
 
+def test_the_command_ends_with_the_main_figures(workdir, capsys):
+  assert main(["--workdir", str(workdir), "--only", "calibration"]) == 0
+  accuracy = lines_of_test(workdir)[0]["accuracy"]
+  assert capsys.readouterr().out.splitlines()[-2:] == [
+    f"as tested: accuracy {100 * accuracy:.1f} %, 1,000 samples",
+    f"expected calibration error: {read(workdir, 'calibration')['ece']:.3f}",
+  ]
+
+
 def test_the_rows_of_robustness_are_the_lines_of_the_test(workdir):
   rows = read(workdir, "robustness")["rows"]
   assert [(row["modality"], row["level"]) for row in rows] == [

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 
@@ -18,10 +19,12 @@ from rollingq_jax.config import load_config, read_config, save_config
 from rollingq_jax.convert import main as convert
 from rollingq_jax.errors import UserError
 from rollingq_jax.export.__main__ import main
+from rollingq_jax.export.card import write_card
 from rollingq_jax.export.inputs import filled
 from rollingq_jax.export.read import read_exported
 from rollingq_jax.export.weights import flatten
 from rollingq_jax.jsonl import read_lines
+from rollingq_jax.report.run_files import read_run
 from rollingq_jax.training import train_and_evaluate
 from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import batches_of
@@ -127,6 +130,10 @@ def test_the_folder_holds_what_the_readme_names(folder):
     "model.stablehlo",
   }
   assert not folder.stat().st_mode & 0o022
+  modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+  (folder / "other").touch()
+  assert modes == {stat.S_IMODE((folder / "other").stat().st_mode)}
+  (folder / "other").unlink()
 
 
 def test_the_test_split_is_answered_as_it_was_tested(
@@ -233,6 +240,22 @@ def test_the_card_has_the_numbers_of_the_run(folder, workdir):
   )
   for fact in ("CC BY-SA 4.0", "a construction", "with seed 0", "no epoch was"):
     assert fact in text
+  assert "RollingQ's rotations are in the query projections" in text
+  assert "| test, 1000 samples | |" in text
+  assert "replaced by noise with probability\n0.0, and taken" in text
+
+
+def test_a_card_tells_noise_from_a_modality_that_was_taken(
+  folder, workdir, tmp_path
+):
+  contents = json.loads((folder / "config.json").read_text())
+  contents["config"]["data"]["noise_dropout"] = 0.15
+  contents["config"]["rollingq"]["enabled"] = False
+  write_card(tmp_path, contents, read_run(workdir))
+  text = (tmp_path / "README.md").read_text()
+  assert "replaced by noise with probability\n0.15, and taken away" in text
+  assert "though noise took the place of some: what the" in text
+  assert "rotations are in" not in text
 
 
 def test_a_card_of_other_parameters_than_were_tested_says_so(unfolded):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,71 @@ def test_a_folder_of_everything(run, mixed):
   for name, reason in REASONS.items():
     assert reason in found[name]
     assert found[name].count(name) == 1
+
+
+def test_files_have_the_names_that_they_were_given_by(
+  run, clips, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  Path("empty.wav").touch()
+  Path("in").mkdir()
+  torn = (clips / "clip00.wav").read_bytes()[:600]
+  Path("in", "two.wav").write_bytes(torn)
+  shutil.copy(clips / "clip00.png", "in/two.png")
+  os.symlink("in/two.wav", "link.wav")
+  os.symlink("loop.wav", "loop.wav")
+  status, out, err = run("empty.wav", "in", "link.wav", "loop.wav", "no.mp4")
+  media = "expected sound, video, an image (.jpg, .png), .npz or .txt"
+  assert (status, out) == (1, [])
+  assert err[0] == "5 of 5 clips failed:"
+  assert err[1] == f"  empty.wav: is empty; {media}"
+  assert err[2].startswith("  in/two: in/two.wav is cut off: it holds ")
+  assert err[3].startswith("  link.wav: is cut off: it holds ")
+  assert err[4].startswith("  loop.wav: ")
+  assert err[5] == f"  no.mp4: is missing; {media}"
+  assert str(tmp_path) not in "".join(err)
+
+
+@pytest.mark.parametrize(
+  ("words", "said"),
+  [
+    (
+      ("--visual", "no.png"),
+      "no.png: is missing; expected a video, an image or a folder of images",
+    ),
+    (
+      ("--visual", "no.mp4"),
+      "no.mp4: is missing; expected a video, an image or a folder of images",
+    ),
+    (
+      ("--audio", "no.wav"),
+      "no.wav: is missing; expected sound or a video with sound",
+    ),
+  ],
+)
+def test_a_named_file_that_is_missing(run, words, said):
+  assert run(*words) == (1, [], ["1 of 1 clips failed:", f"  {said}"])
+
+
+def test_media_for_a_model_of_features_is_one_mistake(
+  run, workdir, clips, tmp_path
+):
+  model = tmp_path / "featured"
+  shutil.copytree(workdir, model)
+  inputs = json.loads((model / "inputs.json").read_text())
+  (model / "inputs.json").write_text(json.dumps(inputs | {"recipe": None}))
+  for words in (
+    (clips,),
+    ("--audio", clips / "clip00.wav"),
+    ("--manifest", clips / "my.csv"),
+  ):
+    status, out, err = run(*words, model=model)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "featured was trained on features, not on media" in err[0]
+  np.savez(tmp_path / "a.npz", audio=np.ones((20, 64), np.float32))
+  status, out, err = run(tmp_path / "a.npz", clips / "clip00.wav", model=model)
+  assert (status, len(out), err[0]) == (1, 1, "1 of 2 clips failed:")
+  assert run("gone.npz", model=model)[0] == 1
 
 
 def test_json_lines_hold_failures_in_their_place(run, mixed, clips):

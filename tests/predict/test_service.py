@@ -105,7 +105,12 @@ def test_a_whole_clip_is_one_file(service, files, write_video, tmp_path):
     ({"audio": b"\x93NUMPY\x01\x00torn"}, 422, "not a NumPy array file"),
     ({"clip": b"PK\x03\x04torn"}, 422, "not an .npz"),
     ({}, 422, "neither audio nor visual"),
-    ({"sound": b"x"}, 422, "no file may be called 'sound'"),
+    ({"clip": b""}, 422, "clip is empty; expected sound, video, an image"),
+    (
+      {"sound": b"x"},
+      422,
+      "no file may be called 'sound'; files are clip, audio, visual",
+    ),
     ({"../../x": b"x"}, 422, "no file may be called '../../x'"),
     ({"text": "hello"}, 422, "no text may be called 'text'"),
     ({"clip": b"x", "audio": b"y"}, 422, "expected sound"),
@@ -114,6 +119,7 @@ def test_a_whole_clip_is_one_file(service, files, write_video, tmp_path):
 def test_what_is_no_clip(service, fields, status, said):
   found, answer = service.upload(**fields)
   assert (found, said in answer["detail"]) == (status, True), answer
+  assert "none" not in answer["detail"]
   assert str(service.folder) not in answer["detail"]
   assert service.ask("/health")[0] == 200
 

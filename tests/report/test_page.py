@@ -420,10 +420,19 @@ def test_the_page_needs_nothing_else_and_escapes_names(make_study, tmp_path):
   assert "# Study: demo" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_the_command_writes_page_and_exports(make_run, tmp_path, capsys):
+def test_the_command_writes_page_and_exports(
+  make_run, tmp_path, capsys, monkeypatch
+):
+  asked = []
+  # As where there is no browser.
+  monkeypatch.setattr("webbrowser.open", asked.append)
   run = make_run(method="concat")
-  assert main([str(run), "--out", str(tmp_path / "out")]) == 0
-  assert "report.html" in capsys.readouterr().out
+  assert main([str(run), "--out", str(tmp_path / "out"), "--open"]) == 0
+  said, hint = capsys.readouterr().out.splitlines()
+  address = (tmp_path / "out" / "report.html").as_uri()
+  assert asked == [address]
+  assert said.endswith("report.html")
+  assert hint == f"no browser was found; open {address} in one"
   tables = tmp_path / "out" / "exports" / "tables"
   figures = tmp_path / "out" / "exports" / "figures"
   assert (tables / "runs.csv").read_text().startswith("run,seed,accuracy (%)")

@@ -154,7 +154,7 @@ def load(config: Any) -> Dataset:
   note = f"TensorFlow Datasets {folder.title}"
   note = "; ".join(filter(None, [note, manifest.note]))
   recipe = Recipe(audio=config.data.tfds.audio_features)
-  media = describe(recipe, shape, config.data)
+  media = describe(recipe, shape, config.data, "tfds")
   return Dataset(splits, names, note, media=media)
 
 

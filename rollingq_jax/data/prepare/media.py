@@ -19,7 +19,9 @@ from rollingq_jax.data.audio import (
   KS_STD,
   cremad_spectrogram,
   ks_filter_bank,
+  ks_options,
   log_mel,
+  log_mel_options,
   read_audio,
   resample,
 )
@@ -48,25 +50,40 @@ FEATURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 def describe_sound(features: AudioFeatures) -> dict[str, Any]:
   """What a name of FEATURES stands for, for readers elsewhere."""
+  made: dict[str, Any] = {
+    "samples": "mean of the channels, in [-1, 1] and not 16-bit integers",
+    "resampled": "soxr, quality HQ; cut or zero-padded to "
+    "ceil(samples * sample_rate / rate)",
+  }
   if features == "cremad":
-    return {
+    return made | {
       "features": "log(|STFT| + 1e-7), bins first",
       "sample_rate": CREMAD_RATE,
       "seconds": CREMAD_SECONDS,
+      "filled": "repeated and cut to `seconds`",
       "window": CREMAD_WINDOW,
+      "window_type": "periodic Hann",
       "hop": CREMAD_HOP,
+      "edges": "zeros, half a window at both ends",
     }
-  made: dict[str, Any] = {
+  made |= {
     "features": "Kaldi's log-mel filter bank, time first",
     "window_milliseconds": 25,
     "hop_milliseconds": 10,
   }
   if features == "log_mel":
-    return made | {"sample_rate": MEL_RATE, "bands": MEL_BINS}
+    options = log_mel_options(MEL_RATE, MEL_BINS)
+    return made | {
+      "sample_rate": MEL_RATE, "bands": MEL_BINS, "kaldi": options,
+    }  # fmt: skip
   return made | {
+    "offset": "the waveform's mean, taken from it before it is resampled",
     "sample_rate": KS_RATE,
     "bands": KS_BINS,
+    "kaldi": ks_options(),
     "frames": KS_FRAMES,
+    "filled": "cut at `frames`, or padded at the end with zeros, which are "
+    "standardised too",
     "mean": KS_MEAN,
     "deviation": 2 * KS_STD,
   }

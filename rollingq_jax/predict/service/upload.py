@@ -192,11 +192,17 @@ class _Form:
     is_file = b"filename" in options
     if self._name not in self._takes[is_file]:
       what = "file" if is_file else "text"
+      known = [
+        f"{kind}s are {', '.join(names)}"
+        for kind, names in (
+          ("file", self._takes[True]),
+          ("text", self._takes[False]),
+        )
+        if names
+      ]
       raise HTTPException(
         422,
-        f"no {what} may be called {self._name[:40]!r}; files are "
-        f"{', '.join(self._takes[True])}, texts "
-        f"{', '.join(self._takes[False]) or 'none'}",
+        f"no {what} may be called {self._name[:40]!r}; {', '.join(known)}",
       )
     if self._name in self._paths or self._name in self._words:
       raise HTTPException(422, f"{self._name} is there twice")
