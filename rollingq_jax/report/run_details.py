@@ -126,7 +126,8 @@ def _heading(name: str) -> str:
 
 def _rotations(run: Run) -> Table:
   """A row a rotation."""
-  first = run.files.modalities[0]
+  first, score = run.files.modalities[0], run.files.score
+  unit, label = metrics.unit(score), _heading(score)
   rows = [
     [
       number_cell(number, "d"),
@@ -135,6 +136,10 @@ def _rotations(run: Run) -> Table:
       number_cell(_mean(line["air"][first]), "+.3f"),
       number_cell(line["share"][first], ".3f"),
       number_cell(_mean(line["angle"]), ".2f"),
+      *(
+        number_cell(None if found is None else found[score], unit)
+        for found in run.files.around(line)
+      ),
     ]
     for number, line in enumerate(run.files.rotations, start=1)
   ]
@@ -145,10 +150,15 @@ def _rotations(run: Run) -> Table:
     f"AIR, {first}",
     f"attention share, {first}",
     "angle (rad)",
+    f"{run.files.selection} before: {label}",
+    "after",
   ]
-  return Table(
-    f"{run.name}-rotations", f"{run.label}: rotations", columns, rows
+  caption = f"{run.label}: rotations"
+  note = (
+    "Before: of the epoch before the one that ended with the rotation. After: "
+    "of that epoch, with the rotated query."
   )
+  return Table(f"{run.name}-rotations", caption, columns, rows, note)
 
 
 def _mean(values: list[Number]) -> Number:

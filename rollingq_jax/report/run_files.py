@@ -42,6 +42,16 @@ class RunFiles(NamedTuple):
     """Windows after which at least one head was rolled."""
     return [line for line in self.windows if any(line["rolled"])]
 
+  def around(self, window: Line) -> tuple[Line | None, Line | None]:
+    """Validation of the last epoch that ended before a window did; the next.
+
+    An epoch is evaluated after what its last window has changed.
+    """
+    lines, step = self.metrics["validation"], window["step"]
+    before = [line for line in lines if line["step"] < step]
+    after = [line for line in lines if line["step"] >= step]
+    return before[-1] if before else None, after[0] if after else None
+
 
 def read_run(workdir: Path) -> RunFiles:
   """Reads config.json, metrics.jsonl and rollingq.jsonl.

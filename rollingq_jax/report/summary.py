@@ -54,26 +54,31 @@ def print_summary(workdir: Path, console: Console | None = None) -> None:
 
 
 def rolling_table(run: RunFiles) -> Table:
-  """Each rotation, and validation before the first and at the end."""
+  """Each rotation, validation before and after it, and the end."""
   first, layers = run.modalities[0], _layers(run)
-  table = Table(title="What RollingQ did", title_justify="left")
+  table = Table(
+    title="What RollingQ did",
+    title_justify="left",
+    caption="Before: of the epoch before. After: with the rotated query.",
+    caption_justify="left",
+  )
   for name in ("", *(["layer"] if len(layers) > 1 else [])):
     table.add_column(name)
-  for name in ("AIR", f"{first} share", run.selection, "angle"):
+  scores = (f"{run.selection} before", "after")
+  for name in ("angle", "AIR", f"{first} share", *scores):
     table.add_column(name, justify="right")
   for number, window in enumerate(run.rotations, start=1):
     table.add_row(
       f"rotation {number}, after epoch {window['epoch'] + 1}",
       *_window_cells(window, first, layers),
-      _score(run, _validation_before(run, window["step"])),
-      f"{_mean(window['angle']):.2f} rad",
+      *(_score(run, line) for line in run.around(window)),
     )
   for window in run.windows[-len(layers) :]:
     table.add_row(
       "end of training",
       *_window_cells(window, first, layers),
-      _score(run, run.metrics["validation"][-1]),
       "",
+      _score(run, run.metrics["validation"][-1]),
       style="bold",
     )
   return table
@@ -82,9 +87,11 @@ def rolling_table(run: RunFiles) -> Table:
 def _window_cells(
   window: Line, first: str, layers: dict[str, str]
 ) -> list[str]:
-  """Layer, where there are several, AIR and share."""
+  """Layer, where there are several, angle, AIR and share."""
+  angle = f"{_mean(window['angle']):.2f} rad" if any(window["rolled"]) else ""
   return [
     *([layers[window["layer"]]] if len(layers) > 1 else []),
+    angle,
     f"{_mean(window['air'][first]):+.2f}",
     f"{window['share'][first]:.2f}",
   ]
@@ -147,12 +154,6 @@ def _add_attention_rows(table: Table, line: Line, first: str) -> None:
     table.add_row(
       "correlation of share and quality", f"{line[f'correlation/{first}']:+.2f}"
     )
-
-
-def _validation_before(run: RunFiles, step: int) -> Line | None:
-  """Validation of the last epoch that ended before this step."""
-  earlier = [v for v in run.metrics["validation"] if v["step"] < step]
-  return earlier[-1] if earlier else None
 
 
 def _score(run: RunFiles, line: Line | None, name: str = "") -> str:

@@ -69,6 +69,20 @@ def test_a_section_is_there_when_its_file_is(make_run, make_analysis, kind):
   assert section not in _sections(build(gather([run])))
 
 
+def test_a_rotation_s_drop_is_seen(make_run):
+  run = make_run(method="rollingq")
+  files = gather([run]).runs[0].files
+  (line,) = files.rotations
+  scores = {
+    x["epoch"]: f"{100 * x['accuracy']:.1f}"
+    for x in files.metrics["validation"]
+  }
+  (table,) = [x for x in build(gather([run])).tables if "rotations" in x.name]
+  assert table.columns[-2:] == ["validation before: accuracy (%)", "after"]
+  cells = [cell.text for cell in table.rows[0]][-2:]
+  assert cells == [scores[line["epoch"] - 1], scores[line["epoch"]]]
+
+
 def test_heads_are_shown_where_a_run_has_some(make_run):
   plain = make_run("plain", method="attention")
   gated = make_run("gated", method="rollingq")
