@@ -177,7 +177,15 @@ def _run_line(run: PlannedRun, outcome: Outcome, workdir: Path) -> Line:
     "status": outcome.status,
     "reason": outcome.reason,
     "seconds": None if seconds is None else round(seconds, 1),
+    "rotations": None if outcome.reason else _rotations(run.folder),
   }
+
+
+def _rotations(folder: Path) -> int | None:
+  """Windows after which the run rolled a query; None where it never may."""
+  run = read_run(folder)
+  may_roll = bool(run.windows) and run.config["rollingq"]["enabled"]
+  return len(run.rotations) if may_roll else None
 
 
 def _metrics(table: Table) -> dict[str, Any]:
