@@ -114,7 +114,9 @@ def _tests(run: Run) -> Table:
     cells = (number_cell(line.get(x), metrics.unit(x)) for x in names)
     rows.append([text_cell(str(condition_of(line) or "as it is")), *cells])
   columns = [_heading(name) for name in names]
+  count = run.test_samples
   caption = f"{run.label}: test split"
+  caption += f" of {count} samples" if count else ""
   return Table(f"{run.name}-test", caption, ["condition", *columns], rows)
 
 

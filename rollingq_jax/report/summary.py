@@ -7,6 +7,7 @@ from rich.table import Table
 
 from rollingq_jax.condition import condition_of
 from rollingq_jax.errors import UserError
+from rollingq_jax.report.interval import wilson
 from rollingq_jax.report.run_files import (
   Line,
   RunFiles,
@@ -107,7 +108,7 @@ def test_table(run: RunFiles) -> Table:
   """Metrics on test, and the score where one modality is worse."""
   plain, *worse = run.metrics["test"]
   table = Table(
-    title=f"Test split ({', '.join(_what_was_tested(run))})",
+    title=f"Test split{_size(plain)} ({', '.join(_what_was_tested(run))})",
     title_justify="left",
     show_header=False,
   )
@@ -118,6 +119,10 @@ def test_table(run: RunFiles) -> Table:
     # What is not defined on the split is not there, or null.
     if plain.get(name) is not None:
       table.add_row(label, _text(name, plain[name]))
+    if name == "accuracy" and name in plain and plain.get("samples"):
+      low, high = wilson(plain[name], plain["samples"])
+      ends = f"{100 * low:.1f} to {100 * high:.1f} %"
+      table.add_row("accuracy, 95 % interval of the samples", ends)
   for name in run.modalities:
     # A single modality has no probe besides its own head.
     if f"probe/{name}" in plain:
@@ -134,6 +139,11 @@ def test_table(run: RunFiles) -> Table:
     label = f"{labels[run.score]}, {condition_of(line)}"
     table.add_row(label, _score(run, line))
   return table
+
+
+def _size(line: Line) -> str:
+  """Of the split; older runs have not written it."""
+  return f" of {line['samples']} samples" if "samples" in line else ""
 
 
 def _what_was_tested(run: RunFiles) -> list[str]:

@@ -22,7 +22,7 @@ from rollingq_jax.study.sweep import Tried
 STUDY_FILE = "study.json"
 # Less of them is better. Of all others a win is a larger value.
 ERRORS = ("loss", "mae", "mse")
-NOT_METRICS = ("step", "epoch", "split")
+NOT_METRICS = ("step", "epoch", "split", "samples")
 
 # Of each metric and method, by seed.
 Table = dict[str, dict[str, Values]]

@@ -128,6 +128,20 @@ def test_the_summary_of_the_test_split(workdir):
   assert "43.2 %" in noisy
 
 
+def test_the_number_of_test_samples_is_said(workdir):
+  assert "interval" not in _summary(workdir())
+  path = workdir() / "metrics.jsonl"
+  path.write_text(
+    path.read_text().replace(
+      '"split": "test"', '"split": "test", "samples": 16'
+    )
+  )
+  text = _summary(path.parent)
+  assert "Test split of 16 samples" in text
+  # 13 of 16.
+  assert "57.0 to 93.4 %" in text
+
+
 def test_a_fusion_without_attention_has_a_shorter_summary(workdir):
   text = _summary(workdir(attention=False))
   assert "81.2 %" in text
