@@ -17,6 +17,7 @@ from rollingq_jax.report.vega import (
   colour,
   dash,
   tooltip,
+  values,
 )
 
 
@@ -209,6 +210,24 @@ def _rotation_rules(marks: Sequence[Number]) -> Spec:
       "tooltip": tooltip("what", "x"),
     },
   }
+
+
+def levels(rows: Sequence[Row], series: Sequence[str]) -> list[Spec]:
+  """Layers of `lines` with dotted rules across, in the colours of the series.
+
+  Args:
+    rows: with `series`, `y` and `what`.
+    series: names in the order of their colours.
+  """
+  if not rows:
+    return []
+  rule = {"type": "rule", "strokeDash": [1, 3], "strokeWidth": 1.5}
+  encoding = {
+    "y": {"field": "y", "type": "quantitative"},
+    "color": colour("series", series, rows) | {"legend": None},
+    "tooltip": tooltip("what", "series", "y"),
+  }
+  return [{"data": values(rows), "mark": rule, "encoding": encoding}]
 
 
 def mean_lines(

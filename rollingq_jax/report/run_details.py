@@ -76,7 +76,31 @@ def _by_modality(run: Run, kind: str, title: str) -> Figure | None:
   rows = []
   for modality in run.files.modalities:
     rows += _rows(run, "train", f"{kind}/{modality}", modality)
-  return _lines(run, kind, title, rows, ".3f")
+  figure = _lines(run, kind, title, rows, ".3f")
+  if figure is None or kind != "share":
+    return figure
+  return _with_token_shares(run, figure)
+
+
+def _with_token_shares(run: Run, figure: Figure) -> Figure:
+  """With dotted lines where an attention to all tokens alike would be."""
+  shares = run.files.token_shares
+  if not shares:
+    return figure
+  rows = [
+    {"series": name, "y": y, "what": f"share of tokens, {name}"}
+    for name, y in shares.items()
+  ]
+  spec = figure.spec | {
+    "layer": [
+      *figure.spec["layer"],
+      *charts.levels(rows, run.files.modalities),
+    ]
+  }
+  title = f"{figure.title}; dotted: share of tokens"
+  said = ", ".join(f"{name} {y:.3f}" for name, y in shares.items())
+  alt = f"{figure.alt} Dotted, the share of tokens: {said}."
+  return figure._replace(title=title, alt=alt, spec=spec)
 
 
 def _rows(run: Run, split: str, name: str, words: str) -> list[dict]:
@@ -107,7 +131,8 @@ def _tests(run: Run) -> Table:
   """A row a condition of the test split."""
   first = run.files.modalities[0]
   names = [run.files.score, "macro_f1", f"air/{first}", f"share/{first}"]
-  names += [f"share_std/{first}", f"correlation/{first}"]
+  names += [f"share_std/{first}", f"token_share/{first}"]
+  names.append(f"correlation/{first}")
   names = [name for name in names if name in run.plain_test]
   rows = []
   for line in run.files.metrics["test"]:

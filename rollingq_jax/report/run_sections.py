@@ -37,6 +37,7 @@ def runs_section(runs: Sequence[Run]) -> Section:
   """A row a run, which leads to its details."""
   first = runs[0].files.modalities[0]
   names = ["macro_f1", f"air/{first}", f"share/{first}"]
+  names.append(f"token_share/{first}")
   names = [x for x in names if any(x in run.plain_test for run in runs)]
   has_share = runs[0].files.score == "accuracy"
   columns = [
@@ -172,12 +173,27 @@ def _curve(
   else:
     rows = [row | {"series": row["method"]} for row in rows]
     spec = charts.lines(rows, methods, "epoch", title, unit)
+  if name.startswith("share/"):
+    spec["layer"] += charts.levels(_token_levels(runs, name), methods)
   return Figure(
     f"curves-{split}-{name.replace('/', '-')}",
     title,
     f"Lines of {title} over epochs, of {', '.join(methods)}.",
     spec,
   )
+
+
+def _token_levels(runs: Sequence[Run], name: str) -> list[dict]:
+  """The share of tokens of each method's first run that has written it."""
+  modality = name.partition("/")[2]
+  found = {}
+  for run in runs:
+    if modality in run.files.token_shares:
+      found.setdefault(run.method, run.files.token_shares[modality])
+  what = f"share of tokens, {modality}"
+  return [
+    {"series": method, "y": y, "what": what} for method, y in found.items()
+  ]
 
 
 def series(

@@ -160,6 +160,9 @@ def _add_attention_rows(table: Table, line: Line, first: str) -> None:
   share, spread = line[f"share/{first}"], line[f"share_std/{first}"]
   table.add_row(f"AIR ({first})", f"{line[f'air/{first}']:+.2f}")
   table.add_row(f"attention share of {first}", f"{share:.2f} (sd {spread:.2f})")
+  if f"token_share/{first}" in line:
+    tokens = line[f"token_share/{first}"]
+    table.add_row(f"share of {first} in all tokens", f"{tokens:.2f}")
   if f"correlation/{first}" in line:
     table.add_row(
       "correlation of share and quality", f"{line[f'correlation/{first}']:+.2f}"

@@ -11,7 +11,7 @@ from rollingq_jax.report.summary import NUMBERS, SHARES
 PAGE_FILE = "study.md"
 Study = dict[str, Any]
 # What else may be known of an attention; of the first modality.
-ATTENTION = ("air", "share", "correlation")
+ATTENTION = ("air", "share", "token_share", "correlation")
 
 
 class TextTable(NamedTuple):
@@ -207,7 +207,7 @@ def _heading(metric: str) -> str:
     kind = "" if condition.level is None else "noise "
     return f"{condition.modality} {kind}{condition.amount}"
   kind, slash, modality = metric.partition("/")
-  kind = {"air": "AIR"}.get(kind, kind)
+  kind = {"air": "AIR", "token_share": "token share"}.get(kind, kind)
   return f"{kind} {modality}" if slash else metric.replace("_", " ")
 
 

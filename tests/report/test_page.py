@@ -85,6 +85,21 @@ def test_a_rotation_s_drop_is_seen(make_run):
   assert cells == [scores[line["epoch"] - 1], scores[line["epoch"]]]
 
 
+def test_shares_have_those_of_tokens_beside_them(make_run):
+  run = make_run()
+  path = run / "metrics.jsonl"
+  share = '"share/audio": 0.6, "token_share/audio": 0.25'
+  path.write_text(path.read_text().replace('"share/audio": 0.6', share))
+  page = build(gather([run, make_run("other", method="concat")]))
+  (table,) = page.sections[0].tables
+  assert "share of tokens, audio" in table.columns
+  of_run = page.specs["run-attention-+-rollingq-0-share"]
+  of_all = page.specs["curves-train-share-audio"]
+  for spec in (of_run, of_all):
+    rule = spec["layer"][-1]
+    assert [row["y"] for row in rule["data"]["values"]] == [0.25]
+
+
 def test_heads_are_shown_where_a_run_has_some(make_run):
   plain = make_run("plain", method="attention")
   gated = make_run("gated", method="rollingq")

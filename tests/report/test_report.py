@@ -198,6 +198,26 @@ def test_curves_are_drawn(workdir, attention):
     assert lightest == 255
 
 
+def test_shares_are_compared_with_those_of_tokens(workdir, monkeypatch):
+  path = workdir()
+  text = (path / "metrics.jsonl").read_text()
+  share = '"share_std/audio": 0.125, "token_share/audio": 0.0625, '
+  share += '"token_share/visual": 0.9375'
+  text = text.replace('"share_std/audio": 0.125', share)
+  (path / "metrics.jsonl").write_text(text)
+  assert read_run(path).token_shares == {"audio": 0.0625, "visual": 0.9375}
+  (line,) = [x for x in _summary(path).splitlines() if "all tokens" in x]
+  assert "0.06" in line
+  figures = []
+  monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
+  draw_curves(path)
+  axis = figures[0].axes[3]
+  assert "share of tokens" in [x.get_text() for x in axis.get_legend().texts]
+  assert {0.0625, 0.9375} <= {x.get_ydata()[0] for x in axis.lines}
+  ticks = axis.get_xticks()
+  assert (ticks == ticks.round()).all()
+
+
 def test_lines_are_sorted_by_split_and_rotations_found(workdir):
   run = read_run(workdir(rolled=(2,)))
   sizes = {split: len(lines) for split, lines in run.metrics.items()}
