@@ -213,7 +213,7 @@ def _rotation_rules(marks: Sequence[Number]) -> Spec:
 
 
 def levels(rows: Sequence[Row], series: Sequence[str]) -> list[Spec]:
-  """Layers of `lines` with dotted rules across, in the colours of the series.
+  """Layers of a chart of lines: dotted rules across, in the series' colours.
 
   Args:
     rows: with `series`, `y` and `what`.
@@ -222,9 +222,15 @@ def levels(rows: Sequence[Row], series: Sequence[str]) -> list[Spec]:
   if not rows:
     return []
   rule = {"type": "rule", "strokeDash": [1, 3], "strokeWidth": 1.5}
+  channel = colour("series", series, rows)
+  # The legend is that of the lines.
+  del channel["legend"]
   encoding = {
+    # Not that of the lines, which the layers may have in common.
+    "x": {"value": 0},
+    "x2": {"value": "width"},
     "y": {"field": "y", "type": "quantitative"},
-    "color": colour("series", series, rows) | {"legend": None},
+    "color": channel,
     "tooltip": tooltip("what", "series", "y"),
   }
   return [{"data": values(rows), "mark": rule, "encoding": encoding}]
@@ -236,6 +242,7 @@ def mean_lines(
   x_title: str,
   y_title: str,
   unit: str = "",
+  is_whole: bool = False,
 ) -> Spec:
   """Means over seeds and their standard errors, a line a method.
 
@@ -245,7 +252,9 @@ def mean_lines(
     x_title: of the horizontal axis.
     y_title: of the vertical axis.
     unit: `%` for shares.
+    is_whole: whether x has whole numbers alone.
   """
+  x = axis("x", x_title)
   y = axis("y", y_title, unit)
   line = {
     "y": y | {"aggregate": "mean"},
@@ -261,7 +270,7 @@ def mean_lines(
     *_errors(rows, ("method", "x"), {"y": y}),
   ]
   encoding = {
-    "x": axis("x", x_title),
+    "x": _whole(x) if is_whole else x,
     "color": _stroked(colour("method", methods, rows)),
   }
   return chart(rows, 240, encoding=encoding, layer=layers)

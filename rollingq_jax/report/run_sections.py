@@ -169,15 +169,15 @@ def _curve(
   methods = list(by_method(runs))
   unit = metrics.unit(name)
   if len(runs) > SINGLE_LINES:
-    spec = charts.mean_lines(rows, methods, "epoch", title, unit)
+    spec = charts.mean_lines(rows, methods, "epoch", title, unit, is_whole=True)
   else:
     rows = [row | {"series": row["method"]} for row in rows]
     spec = charts.lines(rows, methods, "epoch", title, unit)
-  if name.startswith("share/"):
-    spec["layer"] += charts.levels(_token_levels(runs, name), methods)
+  levels = _token_levels(runs, name) if name.startswith("share/") else []
+  spec["layer"] += charts.levels(levels, methods)
   return Figure(
     f"curves-{split}-{name.replace('/', '-')}",
-    title,
+    f"{title}; dotted: share of tokens" if levels else title,
     f"Lines of {title} over epochs, of {', '.join(methods)}.",
     spec,
   )
