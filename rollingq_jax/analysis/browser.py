@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from rollingq_jax.analysis.collect import Samples
 from rollingq_jax.analysis.restore import Trained
+from rollingq_jax.data.audio import time_axis
 from rollingq_jax.data.dropout import without
 from rollingq_jax.data.pipeline import evaluation_batches
 from rollingq_jax.models.encoders import patch_grid
@@ -102,6 +103,9 @@ def samples_at(trained: Trained, rows: Sequence[int] | np.ndarray) -> Batch:
 def layout(config: Any, name: str, shape: Sequence[int]) -> dict[str, Any]:
   """Kind of a modality and how its tokens, in order, lie on its input.
 
+  Of a spectrogram `tokens` are frequencies x times, and `patch` is the size of
+  one where what fills none is left out; `time` is the time axis of its array.
+
   Args:
     config: of the run.
     name: of the modality.
@@ -114,8 +118,9 @@ def layout(config: Any, name: str, shape: Sequence[int]) -> dict[str, Any]:
     length = math.ceil(shape[1] / encoder.frames_per_token)
     return {"kind": "sequence", "tokens": [1, length]}
   if encoder.kind == "spectrogram":
-    grid = patch_grid(shape[2], shape[1], tuple(encoder.patch_size))
-    return {"kind": "spectrogram", "tokens": list(grid)}
+    patch = tuple(encoder.patch_size)
+    grid = patch_grid(shape[2], shape[1], patch)
+    return _spectrogram(grid, 1, time_axis(shape[1:]), patch)
   is_image = len(shape) == 5
   size = _frame_size(config, name, shape) if is_image else tuple(shape[1:3])
   if encoder.kind == "patches":
@@ -124,8 +129,7 @@ def layout(config: Any, name: str, shape: Sequence[int]) -> dict[str, Any]:
   grid = tuple(math.ceil(x / STRIDE) for x in size)
   if is_image:
     return {"kind": "image", "tokens": [shape[1], *grid]}
-  # ResNet's rows are times; those of a spectrogram frequencies.
-  return {"kind": "spectrogram", "tokens": [grid[1], grid[0]], "by": "time"}
+  return _spectrogram(grid, 0, time_axis(shape[1:]))
 
 
 def token_attention(
@@ -198,6 +202,27 @@ def _prediction(logits: np.ndarray, key: str) -> dict[str, Any]:
     "prediction": int(chances.argmax()),
     "probability": float(chances.max()),
   }
+
+
+def _spectrogram(
+  grid: Sequence[int],
+  row_axis: int,
+  time: int,
+  patch: Sequence[int] | None = None,
+) -> dict[str, Any]:
+  """Layout of a spectrogram that the model has cut into rows and columns.
+
+  Args:
+    grid: rows and columns of tokens, which come row by row.
+    row_axis: axis of the array that the rows lie along.
+    time: axis of the array that is time.
+    patch: size of a token along rows and columns, where there are patches.
+  """
+  by_time = row_axis == time
+  turn = -1 if by_time else 1
+  facts = {"kind": "spectrogram", "tokens": list(grid[::turn]), "time": time}
+  facts |= {"patch": list(patch[::turn])} if patch else {}
+  return facts | ({"by": "time"} if by_time else {})
 
 
 def _by_frequency(values: np.ndarray, where: dict[str, Any]) -> np.ndarray:

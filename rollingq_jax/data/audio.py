@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +21,8 @@ CREMAD_RATE = 22050
 CREMAD_SECONDS = 3
 CREMAD_WINDOW = 512
 CREMAD_HOP = 353
+CREMAD_BINS = CREMAD_WINDOW // 2 + 1
+CREMAD_FRAMES = CREMAD_SECONDS * CREMAD_RATE // CREMAD_HOP + 1
 
 KS_RATE = 16000
 KS_FRAMES = 1024
@@ -99,6 +102,19 @@ def cremad_spectrogram(waveform: np.ndarray, rate: int) -> np.ndarray:
   window = np.hanning(CREMAD_WINDOW + 1)[:-1]
   spectrum = np.fft.rfft(view[::CREMAD_HOP] * window)
   return np.log(np.abs(spectrum) + 1e-7).astype(np.float32)
+
+
+def time_axis(shape: Sequence[int]) -> int:
+  """Which axis of a sound's array, 0 or 1, is time.
+
+  It is the first one but for CREMA-D's arrays, which have their bins first.
+  Only the recipe `cremad` makes 257 x 188, whatever the data set is called, so
+  the shape tells it, of random data of that shape too.
+
+  Args:
+    shape: of one sample.
+  """
+  return int(tuple(shape) == (CREMAD_BINS, CREMAD_FRAMES))
 
 
 def ks_filter_bank(waveform: np.ndarray, rate: int) -> np.ndarray:

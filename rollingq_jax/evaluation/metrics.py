@@ -44,6 +44,10 @@ def batch_sums(
       name: moments(share, advantage(batch, name, output.aux), mask)
       for name, share in output.aux.attention_share.items()
     }
+    sums["token_share"] = {
+      name: jnp.sum(jnp.where(mask, share, 0.0))
+      for name, share in token_shares(output, output.aux).items()
+    }
   return sums
 
 
@@ -58,6 +62,7 @@ def summarise(
   samples that have m; `gate/m` its mean weight in a gated residual;
   `air/m` is AIR_m averaged over heads, in [-2, 2]; `share/m` the mean attention
   share of modality m and `share_std/m` its standard deviation over samples;
+  `token_share/m` what the share would be were all tokens attended to alike;
   `correlation/m` Pearson's r of m's share and its advantage in quality, the
   others' mean noise level minus its own, where levels are known and both vary.
   """
@@ -72,6 +77,8 @@ def summarise(
       metrics[f"{kind}/{name}"] = float(total["x"]) / counted
   if "share" in sums:
     metrics |= _attention_metrics(sums, streams)
+  for name, share in sums.get("token_share", {}).items():
+    metrics[f"token_share/{name}"] = float(share) / count
   return {name: float(value) for name, value in metrics.items()}
 
 
@@ -121,6 +128,25 @@ def cosine_sums(aux: FusionAux, mask: Bool[Array, " b"]) -> Sums:
     "sum": jnp.sum(kept, axis=1),
     "count": jnp.sum(present, axis=1, dtype=jnp.float32),
   }
+
+
+def token_shares(
+  output: ClassifierOutput, aux: FusionAux
+) -> dict[str, Float[Array, " b"]]:
+  """Share of each modality in a sample's tokens, padding left out.
+
+  Empty where the attention is over other tokens than the encoders'.
+  """
+  masks = {name: t.mask for name, t in output.tokens.items()}
+  lengths = [x.shape[1] for x in masks.values()]
+  is_same = [*masks] == [*aux.attention_share]
+  if not is_same or lengths != [x.shape[1] for x in aux.keys]:
+    return {}
+  counts = {
+    name: jnp.sum(x, axis=1, dtype=jnp.float32) for name, x in masks.items()
+  }
+  total = jnp.maximum(sum(counts.values()), 1.0)
+  return {name: x / total for name, x in counts.items()}
 
 
 def advantage(

@@ -12,7 +12,7 @@ from rollingq_jax.report.metrics import is_score, label, written
 from rollingq_jax.report.run_files import Line, RunFiles, extras
 
 # Fields of a line of metrics.jsonl that are no metrics.
-PLACE = ("step", "epoch", "split")
+PLACE = ("step", "epoch", "split", "samples")
 
 
 class Row(NamedTuple):

@@ -31,13 +31,10 @@ def draw(model: Model, sample: Sample, output: Output, row: int) -> list[View]:
     attention = seen[name][0] if name in seen else np.zeros(0)
     values = shown(model.config, batch, name)[0]
     real = batch[f"{name}_mask"][0]
-    values, attention, facts = _real_part(
-      values, attention, layouts[name], real
-    )
     share = None if share is None else float(share)
-    views.append(
-      draw_view(name, facts, values, attention, share, f"{name}{said}")
-    )
+    alt = f"{name}{said}"
+    facts = layouts[name]
+    views.append(draw_view(name, facts, values, attention, share, alt, real))
   return views
 
 
@@ -52,21 +49,3 @@ def _one(output: Output, row: int) -> SimpleNamespace:
     attention_share={m: x[one] for m, x in (output.shares or {}).items()},
   )
   return SimpleNamespace(aux=aux)
-
-
-def _real_part(
-  values: np.ndarray,
-  attention: np.ndarray,
-  facts: dict,
-  real: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, dict]:
-  """A spectrogram without the padding behind it, and the tokens on the rest."""
-  if facts["kind"] != "spectrogram" or "by" in facts or values.ndim != 2:
-    return values, attention, facts
-  rows, columns = facts["tokens"]
-  steps = len(values) // columns
-  kept = -(-int(np.flatnonzero(real)[-1] + 1) // steps)
-  kept = min(max(kept, 1), columns)
-  if attention.size == rows * columns:
-    attention = attention.reshape(rows, columns)[:, :kept].ravel()
-  return values[: kept * steps], attention, facts | {"tokens": [rows, kept]}

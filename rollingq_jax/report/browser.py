@@ -161,7 +161,9 @@ def _view(
   share = line.get("share", {}).get(name)
   said = "" if share is None else f", {100 * share:.0f} % of the attention"
   alt = f"{name} of a sample of class {label}{said}"
-  return draw_view(name, facts, arrays[name][index], attention, share, alt)
+  values, mask = arrays[name][index], f"{name}_mask"
+  real = arrays[mask][index] if mask in arrays else None
+  return draw_view(name, facts, values, attention, share, alt, real)
 
 
 def draw_view(
@@ -171,23 +173,27 @@ def draw_view(
   attention: np.ndarray,
   share: Number | None,
   alt: str,
+  real: np.ndarray | None = None,
 ) -> View:
   """Pictures of a modality of one sample, or bars over time.
 
   Args:
     name: of the modality.
-    facts: its `kind` and `tokens`, as browser.json has them.
+    facts: its `kind`, `tokens` and so on, as browser.json has them.
     values: its input.
     attention: to its tokens; empty if unknown.
     share: of all attention, if known.
     alt: text for those who see no picture.
+    real: True where a time step of it is no padding, if known.
   """
   grid = facts.get("tokens") or [attention.size]
   kind = facts["kind"]
   if kind == "image":
     pictures, bars = frames(values, attention, grid), []
   elif kind == "spectrogram":
-    pictures, bars = [_spectrogram(values, attention, grid)], []
+    if real is not None:
+      values, attention, facts = _real_part(values, attention, facts, real)
+    pictures, bars = [_spectrogram(values, attention, facts)], []
   elif values.ndim == 2:
     pictures, bars = [_picture(values.T[::-1], None, None)], heights(attention)
   else:
@@ -228,14 +234,36 @@ def frames(
   ]
 
 
+def _real_part(
+  values: np.ndarray, attention: np.ndarray, facts: Line, real: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, Line]:
+  """A spectrogram without the padding behind it, and the tokens on the rest.
+
+  Whole where its first axis is not time or padding has tokens like any other.
+  What padding the last token has is as dark as the quietest place.
+  """
+  if facts.get("time", 0) or "patch" not in facts or not real.any():
+    return values, attention, facts
+  (rows, columns), steps = facts["tokens"], facts["patch"][1]
+  kept = min(-(-int(np.flatnonzero(real)[-1] + 1) // steps), columns)
+  if attention.size == rows * columns:
+    attention = attention.reshape(rows, columns)[:, :kept].ravel()
+  values, real = values[: kept * steps], real[: kept * steps]
+  values = np.where(real[:, None], values, values[real].min())
+  return values, attention, facts | {"tokens": [rows, kept]}
+
+
 def _spectrogram(
-  values: np.ndarray, attention: np.ndarray, grid: Sequence[int]
+  values: np.ndarray, attention: np.ndarray, facts: Line
 ) -> Picture:
-  """Rows upwards, as frequencies are drawn."""
+  """Time to the right, frequencies upwards, as far as there are tokens."""
+  image, grid = np.moveaxis(values, facts.get("time", 0), 1), facts["tokens"]
+  height, width = facts.get("patch", image.shape)
+  image = image[: height * grid[0], : width * grid[1]]
   shares = None
   if attention.size == math.prod(grid) and attention.max(initial=0.0) > 0:
-    shares = (attention / attention.max()).reshape(grid[-2:])[::-1]
-  return _picture(np.squeeze(values)[::-1], shares, None)
+    shares = (attention / attention.max()).reshape(grid)[::-1]
+  return _picture(image[::-1], shares, None)
 
 
 def _range(values: np.ndarray) -> tuple[Number, Number]:
@@ -253,7 +281,9 @@ def _picture(
 ) -> Picture:
   low, high = limits or _range(values)
   scaled = np.clip((values.astype(float) - low) / (high - low), 0, 1)
-  image = Image.fromarray(np.squeeze((255 * scaled).astype(np.uint8)))
+  pixels = (255 * scaled).astype(np.uint8)
+  has_one = pixels.ndim == 3 and pixels.shape[2] == 1
+  image = Image.fromarray(pixels[..., 0] if has_one else pixels)
   image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
   overlay = "" if shares is None else encode(_overlay(shares))
   return Picture(encode(image), overlay, *image.size)

@@ -17,6 +17,7 @@ from rollingq_jax.report.vega import (
   colour,
   dash,
   tooltip,
+  values,
 )
 
 
@@ -211,12 +212,37 @@ def _rotation_rules(marks: Sequence[Number]) -> Spec:
   }
 
 
+def levels(rows: Sequence[Row], series: Sequence[str]) -> list[Spec]:
+  """Layers of a chart of lines: dotted rules across, in the series' colours.
+
+  Args:
+    rows: with `series`, `y` and `what`.
+    series: names in the order of their colours.
+  """
+  if not rows:
+    return []
+  rule = {"type": "rule", "strokeDash": [1, 3], "strokeWidth": 1.5}
+  channel = colour("series", series, rows)
+  # The legend is that of the lines.
+  del channel["legend"]
+  encoding = {
+    # Not that of the lines, which the layers may have in common.
+    "x": {"value": 0},
+    "x2": {"value": "width"},
+    "y": {"field": "y", "type": "quantitative"},
+    "color": channel,
+    "tooltip": tooltip("what", "series", "y"),
+  }
+  return [{"data": values(rows), "mark": rule, "encoding": encoding}]
+
+
 def mean_lines(
   rows: Sequence[Row],
   methods: Sequence[str],
   x_title: str,
   y_title: str,
   unit: str = "",
+  is_whole: bool = False,
 ) -> Spec:
   """Means over seeds and their standard errors, a line a method.
 
@@ -226,7 +252,9 @@ def mean_lines(
     x_title: of the horizontal axis.
     y_title: of the vertical axis.
     unit: `%` for shares.
+    is_whole: whether x has whole numbers alone.
   """
+  x = axis("x", x_title)
   y = axis("y", y_title, unit)
   line = {
     "y": y | {"aggregate": "mean"},
@@ -242,7 +270,7 @@ def mean_lines(
     *_errors(rows, ("method", "x"), {"y": y}),
   ]
   encoding = {
-    "x": axis("x", x_title),
+    "x": _whole(x) if is_whole else x,
     "color": _stroked(colour("method", methods, rows)),
   }
   return chart(rows, 240, encoding=encoding, layer=layers)

@@ -26,6 +26,11 @@ class Cell(NamedTuple):
   # Whether it stands out.
   strong: bool = False
 
+  @property
+  def is_number(self) -> bool:
+    """Whether it is sorted as one."""
+    return isinstance(self.value, Number)
+
 
 class Table(NamedTuple):
   """A table, whatever it is written as."""
@@ -41,11 +46,18 @@ class Table(NamedTuple):
 
   @property
   def numeric(self) -> list[bool]:
-    """Whether a column holds numbers."""
+    """Whether a column holds numbers, or would if there were any."""
+    columns = list(zip(*self.rows, strict=True))
     return [
-      any(isinstance(row[i].value, int | float) for row in self.rows)
-      for i in range(len(self.columns))
-    ]
+      any(cell.is_number for cell in column)
+      or all(cell.text == ABSENT for cell in column)
+      for column in columns
+    ] or [False] * len(self.columns)
+
+  @property
+  def has_number(self) -> bool:
+    """Whether any cell holds one."""
+    return any(cell.is_number for row in self.rows for cell in row)
 
   @property
   def reasons(self) -> list[str]:

@@ -43,7 +43,11 @@ def correlation_section(runs: Sequence[Run]) -> Section | None:
   ]
   intro = "Does the attention go where the input is good?"
   title = "Correlation of attention and quality"
-  tables = [table, *_token_table(kept)]
+  # Where no input was corrupted, there is nothing to go by.
+  tables = [table] if table.has_number else []
+  tables += _token_table(kept)
+  if not tables:
+    return None
   return Section("correlation", title, intro, figures, tables)
 
 

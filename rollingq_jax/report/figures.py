@@ -20,11 +20,13 @@ def draw_curves(workdir: Path) -> Path:
   _draw_score(axes[0, 1], run)
   _draw_by_modality(axes[1, 0], run, "air", "attention imbalance rate")
   _draw_by_modality(axes[1, 1], run, "share", "attention share")
+  _draw_token_shares(axes[1, 1], run)
   _draw_threshold(axes[1, 0], run)
   for axis in axes.flat:
     _finish(axis, run)
   for axis in axes[1]:
     axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
   path = workdir / "report" / "curves.png"
   path.parent.mkdir(exist_ok=True)
   figure.tight_layout()
@@ -91,6 +93,15 @@ def _draw_by_modality(axis: Any, run: RunFiles, name: str, title: str) -> None:
     )
 
 
+def _draw_token_shares(axis: Any, run: RunFiles) -> None:
+  """What the shares would be, were all tokens attended to alike."""
+  label = "share of tokens"
+  for name, share in run.token_shares.items():
+    colour = COLOURS[run.modalities.index(name) % len(COLOURS)]
+    axis.axhline(share, color=colour, lw=1, ls=(0, (1, 2)), label=label)
+    label = None
+
+
 def _draw_threshold(axis: Any, run: RunFiles) -> None:
   rollingq = run.config["rollingq"]
   if run.windows and rollingq["enabled"]:
@@ -109,4 +120,5 @@ def _finish(axis: Any, run: RunFiles) -> None:
   axis.grid(alpha=0.2)
   axis.spines[["top", "right"]].set_visible(False)
   if axis.get_legend_handles_labels()[0]:
-    axis.legend(fontsize=8, frameon=False)
+    # Readable where it has to lie on a line.
+    axis.legend(fontsize=8, edgecolor="none", framealpha=0.85)

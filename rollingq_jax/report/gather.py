@@ -33,6 +33,8 @@ class Run(NamedTuple):
   label: str
   # What the runs are grouped by.
   method: str
+  # The same without what tells apart runs of one system by their settings.
+  system: str
   seed: int
   # Name of its study; empty without one.
   study: str
@@ -50,6 +52,14 @@ class Run(NamedTuple):
   def plain_test(self) -> Line:
     """The test line without extra noise; empty in an unfinished run."""
     return next(iter(self.files.metrics["test"]), {})
+
+  @property
+  def test_samples(self) -> int | None:
+    """Their number; runs of before it was written have it once analysed."""
+    known = [self.plain_test, *self.analysis.values()]
+    # Those of the sample browser are the samples themselves.
+    counts = [x.get("samples") for x in known]
+    return next((x for x in counts if isinstance(x, int)), None)
 
 
 class Study(NamedTuple):
@@ -132,10 +142,12 @@ def _runs_below(path: Path) -> list[Run]:
 
 def _read(folder: Path, method: str = "", study: str = "") -> Run:
   files = read_run(folder)
+  method = method or system(files.config)
   return Run(
     name="",
     label="",
-    method=method or system(files.config),
+    method=method,
+    system=method,
     seed=files.config.get("seed", 0),
     study=study,
     folder=folder,
@@ -150,14 +162,14 @@ def _read(folder: Path, method: str = "", study: str = "") -> Run:
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
   """Runs of one system whose configs differ, the seed aside, are two methods.
 
-  Their folders' names tell them apart.
+  Their folders' names tell them apart, which come first: legends cut the end.
   """
   folders: dict[str, dict[str, str]] = {}
   for run in runs:
     same = folders.setdefault(run.method, {})
     same.setdefault(_without_seed(run), run.folder.resolve().name)
   return [
-    run._replace(method=f"{run.method} ({same[_without_seed(run)]})")
+    run._replace(method=f"{same[_without_seed(run)]}: {run.method}")
     if len(same := folders[run.method]) > 1
     else run
     for run in runs
@@ -171,7 +183,7 @@ def _without_seed(run: Run) -> str:
 def _with_study_in_method(run: Run) -> Run:
   """Methods of the same name in two studies are two."""
   prefix = f"{run.study}: " if run.study else ""
-  return run._replace(method=prefix + run.method)
+  return run._replace(method=prefix + run.method, system=prefix + run.system)
 
 
 def _with_own_names(runs: Sequence[Run]) -> list[Run]:

@@ -10,6 +10,7 @@ from rollingq_jax.report.summary import HEADS, NUMBERS, SHARES
 BY_MODALITY = {
   "air": "AIR",
   "share": "attention share",
+  "token_share": "share of tokens",
   "correlation": "correlation of share and quality",
   "probe": "probe",
   **HEADS,

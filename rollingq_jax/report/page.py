@@ -130,12 +130,14 @@ def _summary(gathered: Gathered) -> str:
     return "No run has left its files."
   configs = [run.files.config for run in gathered.runs]
   data = dict.fromkeys(config["data"]["name"] for config in configs)
-  methods = len(dict.fromkeys(run.method for run in gathered.runs))
+  methods = len(dict.fromkeys(run.system for run in gathered.runs))
+  settings = len(dict.fromkeys(run.method for run in gathered.runs))
+  in_settings = f" in {settings} settings" if settings > methods else ""
   seeds = len(dict.fromkeys(run.seed for run in gathered.runs))
   return (
     f"{len(gathered.runs)} {_plural('run', len(gathered.runs))} of {methods} "
-    f"{_plural('method', methods)} with {seeds} {_plural('seed', seeds)} on "
-    f"{', '.join(data)}."
+    f"{_plural('method', methods)}{in_settings} with {seeds} "
+    f"{_plural('seed', seeds)} on {', '.join(data)}."
   )
 
 

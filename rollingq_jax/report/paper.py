@@ -26,7 +26,10 @@ def load_paper() -> dict[str, Any]:
 
 
 def paper_section(runs: Sequence[Run]) -> Section | None:
-  """Tables of the paper with our runs of the same systems in a column."""
+  """Tables of the paper with our runs of the same systems in columns.
+
+  Those where we have a number.
+  """
   paper = load_paper()
   tested = [
     run for run in runs if run.plain_test and run.files.score == "accuracy"
@@ -34,12 +37,15 @@ def paper_section(runs: Sequence[Run]) -> Section | None:
   if not tested:
     return None
   datasets = list(dict.fromkeys(_dataset(run) for run in tested))
-  tables = [
+  made = [
     _accuracy(paper, tested, datasets),
     _noise(paper, tested, datasets),
     _pearson(paper, tested, datasets),
     _cost(paper, tested, datasets),
   ]
+  tables = [table for table in made if table is not None]
+  if not tables:
+    return None
   return Section(
     "paper",
     "The paper's numbers beside ours",
@@ -82,8 +88,8 @@ def _table(
   columns: Sequence[str],
   ours: dict[str, Any],
   unit: str = ".1f",
-) -> Table:
-  """Their columns, then ours.
+) -> Table | None:
+  """Their columns, then ours, as far as these have a number.
 
   Args:
     name: of the table.
@@ -93,20 +99,27 @@ def _table(
     ours: what makes our cell of a system, by heading.
     unit: of their values.
   """
+  cells = {x: [make(key) for key in theirs] for x, make in ours.items()}
+  kept = {
+    x: column
+    for x, column in cells.items()
+    if any(cell.value is not None for cell in column)
+  }
   rows = [
     [
       text_cell(key),
       *(number_cell(x, unit, "not in the paper") for x in values),
-      *(make(key) for make in ours.values()),
+      *(column[i] for column in kept.values()),
     ]
-    for key, values in theirs.items()
+    for i, (key, values) in enumerate(theirs.items())
   ]
-  return Table(name, caption, ["system", *columns, *ours], rows)
+  found = Table(name, caption, ["system", *columns, *kept], rows)
+  return found if kept else None
 
 
 def _accuracy(
   paper: dict[str, Any], runs: Sequence[Run], datasets: Sequence[str]
-) -> Table:
+) -> Table | None:
   def get(run: Run) -> Number:
     return run.plain_test["accuracy"]
 
@@ -121,7 +134,7 @@ def _accuracy(
 
 def _noise(
   paper: dict[str, Any], runs: Sequence[Run], datasets: Sequence[str]
-) -> Table:
+) -> Table | None:
   facts = dict(paper["noise"])
   modality, levels = facts.pop("modality"), facts.pop("levels")
   where = paper["datasets"][facts.pop("dataset")]
@@ -147,7 +160,7 @@ def _at_noise(run: Run, modality: str, level: Number) -> Number | None:
 
 def _pearson(
   paper: dict[str, Any], runs: Sequence[Run], datasets: Sequence[str]
-) -> Table:
+) -> Table | None:
   facts = dict(paper["pearson"])
   names = [paper["datasets"][x] for x in facts.pop("datasets")]
   ours = {
@@ -165,7 +178,7 @@ def _correlation(run: Run) -> Number | None:
 
 def _cost(
   paper: dict[str, Any], runs: Sequence[Run], datasets: Sequence[str]
-) -> Table:
+) -> Table | None:
   facts = dict(paper["cost"])
   where, batch = paper["datasets"][facts.pop("dataset")], facts.pop("batch")
   ours = {}

@@ -17,6 +17,11 @@ from rollingq_jax.report.vega import (
   values,
 )
 
+# Radians between two rays whose names would lie over each other.
+_CLOSE = 0.5
+# Of a ray's name, above its end; and above another name.
+_ABOVE, _HIGHER = -7, -20
+
 
 def polar_chart(
   points: Sequence[Row],
@@ -47,14 +52,22 @@ def polar_chart(
   }
   dot = {"type": "point", "filled": True, "size": 24, "opacity": 0.75}
   layers = [*_circles(plane, reach), {"mark": dot, "encoding": keys}]
+  lift = _ABOVE
   if query is not None:
     angle = math.atan2(query["y"], query["x"])
-    layers += _ray(plane, reach, angle, "query")
+    layers += _ray(plane, reach, angle, "query", _ABOVE)
     layers += _arrow(plane, query)
+    lift = _HIGHER if _are_close(angle, anchor_angle) else _ABOVE
   if anchor_angle is not None:
-    layers += _ray(plane, reach, anchor_angle, "anchor")
+    layers += _ray(plane, reach, anchor_angle, "anchor", lift)
   # As wide as high: angles are seen as they are.
   return chart(points, 290, layer=layers) | {"width": 290}
+
+
+def _are_close(angle: Number, other: Number | None) -> bool:
+  if other is None:
+    return False
+  return abs(math.remainder(angle - other, 2 * math.pi)) < _CLOSE
 
 
 def _circles(plane: Spec, reach: Number) -> list[Spec]:
@@ -73,7 +86,9 @@ def _circles(plane: Spec, reach: Number) -> list[Spec]:
   return [{"data": values(rows), "mark": mark, "encoding": encoding}]
 
 
-def _ray(plane: Spec, reach: Number, angle: Number, name: str) -> list[Spec]:
+def _ray(
+  plane: Spec, reach: Number, angle: Number, name: str, lift: int
+) -> list[Spec]:
   """A dashed line from the middle to the outermost ring, and its name."""
   x, y = _on_circle(reach, angle)
   name_x, name_y = _on_circle(1.06 * reach, angle)
@@ -88,7 +103,7 @@ def _ray(plane: Spec, reach: Number, angle: Number, name: str) -> list[Spec]:
     },
     {
       "data": values([{"x": name_x, "y": name_y, "name": name}]),
-      "mark": text | {"dy": -7},
+      "mark": text | {"dy": lift},
       "encoding": plane | {"text": {"field": "name"}},
     },
   ]

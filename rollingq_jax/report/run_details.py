@@ -76,7 +76,31 @@ def _by_modality(run: Run, kind: str, title: str) -> Figure | None:
   rows = []
   for modality in run.files.modalities:
     rows += _rows(run, "train", f"{kind}/{modality}", modality)
-  return _lines(run, kind, title, rows, ".3f")
+  figure = _lines(run, kind, title, rows, ".3f")
+  if figure is None or kind != "share":
+    return figure
+  return _with_token_shares(run, figure)
+
+
+def _with_token_shares(run: Run, figure: Figure) -> Figure:
+  """With dotted lines where an attention to all tokens alike would be."""
+  shares = run.files.token_shares
+  if not shares:
+    return figure
+  rows = [
+    {"series": name, "y": y, "what": f"share of tokens, {name}"}
+    for name, y in shares.items()
+  ]
+  spec = figure.spec | {
+    "layer": [
+      *figure.spec["layer"],
+      *charts.levels(rows, run.files.modalities),
+    ]
+  }
+  title = f"{figure.title}; dotted: share of tokens"
+  said = ", ".join(f"{name} {y:.3f}" for name, y in shares.items())
+  alt = f"{figure.alt} Dotted, the share of tokens: {said}."
+  return figure._replace(title=title, alt=alt, spec=spec)
 
 
 def _rows(run: Run, split: str, name: str, words: str) -> list[dict]:
@@ -107,14 +131,17 @@ def _tests(run: Run) -> Table:
   """A row a condition of the test split."""
   first = run.files.modalities[0]
   names = [run.files.score, "macro_f1", f"air/{first}", f"share/{first}"]
-  names += [f"share_std/{first}", f"correlation/{first}"]
+  names += [f"share_std/{first}", f"token_share/{first}"]
+  names.append(f"correlation/{first}")
   names = [name for name in names if name in run.plain_test]
   rows = []
   for line in run.files.metrics["test"]:
     cells = (number_cell(line.get(x), metrics.unit(x)) for x in names)
     rows.append([text_cell(str(condition_of(line) or "as it is")), *cells])
   columns = [_heading(name) for name in names]
+  count = run.test_samples
   caption = f"{run.label}: test split"
+  caption += f" of {count} samples" if count else ""
   return Table(f"{run.name}-test", caption, ["condition", *columns], rows)
 
 
@@ -126,7 +153,8 @@ def _heading(name: str) -> str:
 
 def _rotations(run: Run) -> Table:
   """A row a rotation."""
-  first = run.files.modalities[0]
+  first, score = run.files.modalities[0], run.files.score
+  unit, label = metrics.unit(score), _heading(score)
   rows = [
     [
       number_cell(number, "d"),
@@ -135,6 +163,10 @@ def _rotations(run: Run) -> Table:
       number_cell(_mean(line["air"][first]), "+.3f"),
       number_cell(line["share"][first], ".3f"),
       number_cell(_mean(line["angle"]), ".2f"),
+      *(
+        number_cell(None if found is None else found[score], unit)
+        for found in run.files.around(line)
+      ),
     ]
     for number, line in enumerate(run.files.rotations, start=1)
   ]
@@ -145,10 +177,15 @@ def _rotations(run: Run) -> Table:
     f"AIR, {first}",
     f"attention share, {first}",
     "angle (rad)",
+    f"{run.files.selection} before: {label}",
+    "after",
   ]
-  return Table(
-    f"{run.name}-rotations", f"{run.label}: rotations", columns, rows
+  caption = f"{run.label}: rotations"
+  note = (
+    "Before: of the epoch before the one that ended with the rotation. After: "
+    "of that epoch, with the rotated query."
   )
+  return Table(f"{run.name}-rotations", caption, columns, rows, note)
 
 
 def _mean(values: list[Number]) -> Number:

@@ -42,6 +42,26 @@ class RunFiles(NamedTuple):
     """Windows after which at least one head was rolled."""
     return [line for line in self.windows if any(line["rolled"])]
 
+  @property
+  def token_shares(self) -> dict[str, float]:
+    """Share of each modality in all tokens, of the last epoch's validation.
+
+    Empty where older runs, or other attentions, have not written it.
+    """
+    line = self.metrics["validation"][-1] if self.metrics["validation"] else {}
+    names = {name: f"token_share/{name}" for name in self.modalities}
+    return {name: line[key] for name, key in names.items() if key in line}
+
+  def around(self, window: Line) -> tuple[Line | None, Line | None]:
+    """Validation of the last epoch that ended before a window did; the next.
+
+    An epoch is evaluated after what its last window has changed.
+    """
+    lines, step = self.metrics["validation"], window["step"]
+    before = [line for line in lines if line["step"] < step]
+    after = [line for line in lines if line["step"] >= step]
+    return before[-1] if before else None, after[0] if after else None
+
 
 def read_run(workdir: Path) -> RunFiles:
   """Reads config.json, metrics.jsonl and rollingq.jsonl.

@@ -11,12 +11,14 @@ from rollingq_jax.report.content import (
   Section,
   Table,
   number_cell,
+  show,
   spread,
   spread_cell,
   text_cell,
   thin,
 )
 from rollingq_jax.report.gather import Run, by_method
+from rollingq_jax.report.interval import wilson
 from rollingq_jax.report.run_files import Line
 from rollingq_jax.report.summary import HEADS
 
@@ -34,33 +36,61 @@ CURVES = (
 def runs_section(runs: Sequence[Run]) -> Section:
   """A row a run, which leads to its details."""
   first = runs[0].files.modalities[0]
-  names = [runs[0].files.score, "macro_f1", f"air/{first}", f"share/{first}"]
+  names = ["macro_f1", f"air/{first}", f"share/{first}"]
+  names.append(f"token_share/{first}")
   names = [x for x in names if any(x in run.plain_test for run in runs)]
-  columns = [metrics.label(x) + _percent(x) for x in names]
+  has_share = runs[0].files.score == "accuracy"
+  columns = [
+    _heading(runs[0].files.score),
+    *(["95 % interval"] if has_share else []),
+    "samples",
+    *map(_heading, names),
+  ]
+  note = "Each row leads to the curves and files of its run."
+  if has_share:
+    note += (
+      " Intervals are Wilson's, of the test samples alone: another seed may "
+      "give more of a difference."
+    )
   table = Table(
     "runs",
     "Runs, as they are on test",
     ["run", "seed", *columns, "rotations", "epochs"],
-    [_run_row(run, names) for run in runs],
-    "Each row leads to the curves and files of its run.",
+    [_run_row(run, names, has_share) for run in runs],
+    note,
   )
   return Section("runs", "Runs", tables=[table])
 
 
-def _percent(metric: str) -> str:
-  return " (%)" if metrics.unit(metric) == "%" else ""
+def _heading(metric: str) -> str:
+  percent = " (%)" if metrics.unit(metric) == "%" else ""
+  return metrics.label(metric) + percent
 
 
-def _run_row(run: Run, names: Sequence[str]) -> list[Cell]:
+def _run_row(run: Run, names: Sequence[str], has_share: bool) -> list[Cell]:
   unfinished = "" if run.plain_test else "the run is not finished"
   why = unfinished or "the method has no such number"
+  score = run.files.score
+  unit = metrics.unit(score)
   return [
     text_cell(run.method, f"run-{run.name}"),
     number_cell(run.seed, "d"),
+    number_cell(run.plain_test.get(score), unit, why),
+    *([interval_cell(run.plain_test, run.test_samples)] if has_share else []),
+    number_cell(run.test_samples, "d", unfinished or "not written"),
     *(number_cell(run.plain_test.get(x), metrics.unit(x), why) for x in names),
     number_cell(len(run.files.rotations), "d"),
     number_cell(len(run.files.metrics["train"]), "d"),
   ]
+
+
+def interval_cell(line: Line, count: int | None) -> Cell:
+  """Interval of an accuracy in per cent."""
+  share = line.get("accuracy")
+  if share is None or not count:
+    return number_cell(None, why="the number of samples is not known")
+  low, high = wilson(share, count)
+  return Cell(f"{show(low, '%')} to {show(high, '%')}", low)
 
 
 def heads_section(runs: Sequence[Run]) -> Section | None:
@@ -139,16 +169,31 @@ def _curve(
   methods = list(by_method(runs))
   unit = metrics.unit(name)
   if len(runs) > SINGLE_LINES:
-    spec = charts.mean_lines(rows, methods, "epoch", title, unit)
+    spec = charts.mean_lines(rows, methods, "epoch", title, unit, is_whole=True)
   else:
     rows = [row | {"series": row["method"]} for row in rows]
     spec = charts.lines(rows, methods, "epoch", title, unit)
+  levels = _token_levels(runs, name) if name.startswith("share/") else []
+  spec["layer"] += charts.levels(levels, methods)
   return Figure(
     f"curves-{split}-{name.replace('/', '-')}",
-    title,
+    f"{title}; dotted: share of tokens" if levels else title,
     f"Lines of {title} over epochs, of {', '.join(methods)}.",
     spec,
   )
+
+
+def _token_levels(runs: Sequence[Run], name: str) -> list[dict]:
+  """The share of tokens of each method's first run that has written it."""
+  modality = name.partition("/")[2]
+  found = {}
+  for run in runs:
+    if modality in run.files.token_shares:
+      found.setdefault(run.method, run.files.token_shares[modality])
+  what = f"share of tokens, {modality}"
+  return [
+    {"series": method, "y": y, "what": what} for method, y in found.items()
+  ]
 
 
 def series(

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from rollingq_jax.condition import condition_of
 from rollingq_jax.errors import UserError
+from rollingq_jax.report.interval import wilson
 from rollingq_jax.report.run_files import (
   Line,
   RunFiles,
@@ -54,26 +55,31 @@ def print_summary(workdir: Path, console: Console | None = None) -> None:
 
 
 def rolling_table(run: RunFiles) -> Table:
-  """Each rotation, and validation before the first and at the end."""
+  """Each rotation, validation before and after it, and the end."""
   first, layers = run.modalities[0], _layers(run)
-  table = Table(title="What RollingQ did", title_justify="left")
+  table = Table(
+    title="What RollingQ did",
+    title_justify="left",
+    caption="Before: of the epoch before. After: with the rotated query.",
+    caption_justify="left",
+  )
   for name in ("", *(["layer"] if len(layers) > 1 else [])):
     table.add_column(name)
-  for name in ("AIR", f"{first} share", run.selection, "angle"):
+  scores = (f"{run.selection} before", "after")
+  for name in ("angle", "AIR", f"{first} share", *scores):
     table.add_column(name, justify="right")
   for number, window in enumerate(run.rotations, start=1):
     table.add_row(
       f"rotation {number}, after epoch {window['epoch'] + 1}",
       *_window_cells(window, first, layers),
-      _score(run, _validation_before(run, window["step"])),
-      f"{_mean(window['angle']):.2f} rad",
+      *(_score(run, line) for line in run.around(window)),
     )
   for window in run.windows[-len(layers) :]:
     table.add_row(
       "end of training",
       *_window_cells(window, first, layers),
-      _score(run, run.metrics["validation"][-1]),
       "",
+      _score(run, run.metrics["validation"][-1]),
       style="bold",
     )
   return table
@@ -82,9 +88,11 @@ def rolling_table(run: RunFiles) -> Table:
 def _window_cells(
   window: Line, first: str, layers: dict[str, str]
 ) -> list[str]:
-  """Layer, where there are several, AIR and share."""
+  """Layer, where there are several, angle, AIR and share."""
+  angle = f"{_mean(window['angle']):.2f} rad" if any(window["rolled"]) else ""
   return [
     *([layers[window["layer"]]] if len(layers) > 1 else []),
+    angle,
     f"{_mean(window['air'][first]):+.2f}",
     f"{window['share'][first]:.2f}",
   ]
@@ -100,7 +108,7 @@ def test_table(run: RunFiles) -> Table:
   """Metrics on test, and the score where one modality is worse."""
   plain, *worse = run.metrics["test"]
   table = Table(
-    title=f"Test split ({', '.join(_what_was_tested(run))})",
+    title=f"Test split{_size(plain)} ({', '.join(_what_was_tested(run))})",
     title_justify="left",
     show_header=False,
   )
@@ -111,6 +119,10 @@ def test_table(run: RunFiles) -> Table:
     # What is not defined on the split is not there, or null.
     if plain.get(name) is not None:
       table.add_row(label, _text(name, plain[name]))
+    if name == "accuracy" and name in plain and plain.get("samples"):
+      low, high = wilson(plain[name], plain["samples"])
+      ends = f"{100 * low:.1f} to {100 * high:.1f} %"
+      table.add_row("accuracy, 95 % interval of the samples", ends)
   for name in run.modalities:
     # A single modality has no probe besides its own head.
     if f"probe/{name}" in plain:
@@ -129,6 +141,11 @@ def test_table(run: RunFiles) -> Table:
   return table
 
 
+def _size(line: Line) -> str:
+  """Of the split; older runs have not written it."""
+  return f" of {line['samples']} samples" if "samples" in line else ""
+
+
 def _what_was_tested(run: RunFiles) -> list[str]:
   words = [run.config["model"]["fusion"]]
   if run.config["rollingq"]["enabled"]:
@@ -143,16 +160,13 @@ def _add_attention_rows(table: Table, line: Line, first: str) -> None:
   share, spread = line[f"share/{first}"], line[f"share_std/{first}"]
   table.add_row(f"AIR ({first})", f"{line[f'air/{first}']:+.2f}")
   table.add_row(f"attention share of {first}", f"{share:.2f} (sd {spread:.2f})")
+  if f"token_share/{first}" in line:
+    tokens = line[f"token_share/{first}"]
+    table.add_row(f"share of {first} in all tokens", f"{tokens:.2f}")
   if f"correlation/{first}" in line:
     table.add_row(
       "correlation of share and quality", f"{line[f'correlation/{first}']:+.2f}"
     )
-
-
-def _validation_before(run: RunFiles, step: int) -> Line | None:
-  """Validation of the last epoch that ended before this step."""
-  earlier = [v for v in run.metrics["validation"] if v["step"] < step]
-  return earlier[-1] if earlier else None
 
 
 def _score(run: RunFiles, line: Line | None, name: str = "") -> str:

@@ -18,11 +18,12 @@ from rollingq_jax.errors import UserError
 from rollingq_jax.study.conduct import Means, conduct
 from rollingq_jax.study.methods import METHODS, PATTERNS, parse_methods
 from rollingq_jax.study.options import add_options, check_count, read_seeds
+from rollingq_jax.study.printed import print_tables
 from rollingq_jax.study.results import STUDY_FILE, Question
 from rollingq_jax.study.screen import StudyScreen
 from rollingq_jax.study.stopping import Stop, stop_on_signals
 from rollingq_jax.study.sweep import Setting, read_sweep
-from rollingq_jax.study.tables import print_tables, write_page
+from rollingq_jax.study.tables import write_page
 
 PROGRAM = (sys.executable, "-m", "rollingq_jax.main")
 VANILLA, CONTROLS = "attention", ("concat", "uniform")

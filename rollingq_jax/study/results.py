@@ -22,7 +22,7 @@ from rollingq_jax.study.sweep import Tried
 STUDY_FILE = "study.json"
 # Less of them is better. Of all others a win is a larger value.
 ERRORS = ("loss", "mae", "mse")
-NOT_METRICS = ("step", "epoch", "split")
+NOT_METRICS = ("step", "epoch", "split", "samples")
 
 # Of each metric and method, by seed.
 Table = dict[str, dict[str, Values]]
@@ -177,7 +177,15 @@ def _run_line(run: PlannedRun, outcome: Outcome, workdir: Path) -> Line:
     "status": outcome.status,
     "reason": outcome.reason,
     "seconds": None if seconds is None else round(seconds, 1),
+    "rotations": None if outcome.reason else _rotations(run.folder),
   }
+
+
+def _rotations(folder: Path) -> int | None:
+  """Windows after which the run rolled a query; None where it never may."""
+  run = read_run(folder)
+  may_roll = bool(run.windows) and run.config["rollingq"]["enabled"]
+  return len(run.rotations) if may_roll else None
 
 
 def _metrics(table: Table) -> dict[str, Any]:

@@ -1,13 +1,9 @@
-"""The closing tables of a study, on the screen and as `study.md`."""
+"""The closing tables of a study, and `study.md`."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
-
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from rollingq_jax.condition import split_metric
 from rollingq_jax.report.summary import NUMBERS, SHARES
@@ -15,7 +11,7 @@ from rollingq_jax.report.summary import NUMBERS, SHARES
 PAGE_FILE = "study.md"
 Study = dict[str, Any]
 # What else may be known of an attention; of the first modality.
-ATTENTION = ("air", "share", "correlation")
+ATTENTION = ("air", "share", "token_share", "correlation")
 
 
 class TextTable(NamedTuple):
@@ -24,6 +20,8 @@ class TextTable(NamedTuple):
   title: str
   head: list[str]
   rows: list[list[str]]
+  # Heads of columns whose cells are words that may be wrapped.
+  prose: tuple[str, ...] = ()
 
 
 def make_tables(study: Study) -> list[TextTable]:
@@ -48,25 +46,6 @@ def notes(study: Study) -> list[str]:
     if tried
     else "No setting was searched for, so nothing was selected between runs.",
   ]
-
-
-def print_tables(study: Study, console: Console | None = None) -> None:
-  """Prints the tables, as wide as they are where no terminal bounds them."""
-  console = console or Console(highlight=False)
-  if not console.is_terminal:
-    console.width = 250
-  for table in make_tables(study):
-    made = RichTable(
-      title=escape(table.title), title_justify="left", box=box.SIMPLE
-    )
-    for number, name in enumerate(table.head):
-      justify = "right" if number else "left"
-      made.add_column(escape(name), justify=justify, no_wrap=not number)
-    for row in table.rows:
-      made.add_row(*map(escape, row))
-    console.print(made)
-  for note in notes(study):
-    console.print(note, markup=False)
 
 
 def write_page(study: Study, workdir: Path) -> Path:
@@ -114,14 +93,27 @@ def _of_attention(study: Study) -> list[str]:
 
 def _means(study: Study) -> TextTable:
   columns = [*_scores(study), *_of_attention(study)]
+  rotations = _rotations(study)
   head = ["method", "seeds", *map(_heading, columns)]
+  head += ["rotations"] if rotations else []
   rows = []
   for name, label in _labels(study).items():
     entries = [study["metrics"][metric][name] for metric in columns]
     seeds = str(entries[0]["n"]) if entries else "0"
     cells = [_mean_cell(m, e) for m, e in zip(columns, entries, strict=True)]
+    cells += [rotations.get(name, "-")] if rotations else []
     rows.append([label, seeds, *cells])
   return TextTable("Results", head, rows)
+
+
+def _rotations(study: Study) -> dict[str, str]:
+  """Mean number over the seeds of each method that may rotate."""
+  made: dict[str, list[int]] = {}
+  for run in study["runs"]:
+    # Studies of before they were counted do not say.
+    if run.get("rotations") is not None:
+      made.setdefault(run["method"], []).append(run["rotations"])
+  return {name: f"{fmean(counts):.1f}" for name, counts in made.items()}
 
 
 def _compared(study: Study) -> Iterator[dict[str, Any]]:
@@ -156,7 +148,10 @@ def _tests(study: Study) -> TextTable:
   score, labels = score_of(study), _labels(study)
   lines = [line for line in _compared(study) if line["metric"] == score]
   head = ["difference", "mean", "95 % interval", "p (t)", "p (t), Holm"]
-  head += ["better / worse / same", "p (sign)", "remark"]
+  head += ["better / worse / same", "p (sign)"]
+  # Of most studies there is nothing to remark.
+  has_remarks = any(line["why"] for line in lines)
+  head += ["remark"] if has_remarks else []
   rows = [
     [
       f"{labels[line['method']]} - {labels[line['against']]}",
@@ -166,11 +161,12 @@ def _tests(study: Study) -> TextTable:
       _p(line["t_p_holm"]),
       f"{line['wins']} / {line['losses']} / {line['ties']}",
       _p(line["sign_p"]),
-      line["why"] or "",
+      *([line["why"] or ""] if has_remarks else []),
     ]
     for line in lines
   ]
-  return TextTable(f"Tests of the {score}", head, rows)
+  prose = ("remark",) if has_remarks else ()
+  return TextTable(f"Tests of the {score}", head, rows, prose)
 
 
 def _sweep(study: Study) -> TextTable:
@@ -186,9 +182,8 @@ def _sweep(study: Study) -> TextTable:
     for name, settings in study["sweep"].items()
     for setting in settings
   ]
-  return TextTable(
-    "Settings that were tried", ["method", "setting", "validation", ""], rows
-  )
+  head = ["method", "setting", "validation", ""]
+  return TextTable("Settings that were tried", head, rows, ("setting",))
 
 
 def _failures(study: Study) -> TextTable:
@@ -202,7 +197,7 @@ def _failures(study: Study) -> TextTable:
       words = " ".join(setting["options"])
       for seed, reason in setting["failed"].items():
         rows.append([f"{name} {words}, seed {seed}", reason])
-  return TextTable("Failed", ["run", "why"], rows)
+  return TextTable("Failed", ["run", "why"], rows, ("why",))
 
 
 def _heading(metric: str) -> str:
@@ -212,7 +207,7 @@ def _heading(metric: str) -> str:
     kind = "" if condition.level is None else "noise "
     return f"{condition.modality} {kind}{condition.amount}"
   kind, slash, modality = metric.partition("/")
-  kind = {"air": "AIR"}.get(kind, kind)
+  kind = {"air": "AIR", "token_share": "token share"}.get(kind, kind)
   return f"{kind} {modality}" if slash else metric.replace("_", " ")
 
 

@@ -54,6 +54,7 @@ class RunLog:
     split: str,
     values: dict[str, float],
     condition: Condition | None = None,
+    samples: int | None = None,
   ) -> None:
     """Adds a line to `metrics.jsonl` and scalars to the events.
 
@@ -63,8 +64,10 @@ class RunLog:
       split: of the data.
       values: of the metrics.
       condition: that the split was under, if any; part of the events' names.
+      samples: number of those, where the line says it.
     """
     line = {"step": step, "epoch": epoch, "split": split}
+    line |= {} if samples is None else {"samples": samples}
     if condition is not None:
       line |= condition.fields()
       split = f"{split}_{str(condition).replace(' with', '').replace(' ', '_')}"

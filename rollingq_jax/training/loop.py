@@ -226,8 +226,10 @@ def test(
     metrics = evaluate_split(run, state, "test", condition)
     results.append((metrics, condition))
   epoch = run.config.total_epochs - 1
+  place = (run.total_steps, epoch, "test")
+  count = len(run.dataset.splits["test"])
   for metrics, condition in results:
-    outputs.log.metrics(run.total_steps, epoch, "test", metrics, condition)
+    outputs.log.metrics(*place, metrics, condition, samples=count)
 
 
 def _any_rolled(infos: dict[str, RollingQInfo]) -> bool:

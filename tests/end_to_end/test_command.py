@@ -45,6 +45,10 @@ def test_the_last_lines_are_the_test_split(unbroken):
   splits = [line["split"] for line in lines[-10:]]
   assert splits == ["validation"] + ["test"] * 9
   plain, *worse = lines[-9:]
+  assert {line["samples"] for line in lines[-9:]} == {plain["samples"]}
+  assert plain["samples"] * plain["accuracy"] == pytest.approx(
+    round(plain["samples"] * plain["accuracy"])
+  )
   assert not [k for k in plain if k.startswith(("extra_noise", "missing"))]
   conditions = [
     {k: v for k, v in line.items() if k.startswith(("extra_noise", "missing"))}
@@ -97,6 +101,7 @@ def test_tensorboard_shows_the_same_scalars(unbroken):
   expected = {}
   for line in _lines(workdir / "metrics.jsonl"):
     step, _, split = line.pop("step"), line.pop("epoch"), line.pop("split")
+    line.pop("samples", None)
     for name in ("audio", "visual"):
       level = line.pop(f"extra_noise/{name}", None)
       split += "" if level is None else f"_{name}_noise_{level:g}"

@@ -137,6 +137,34 @@ def test_confidence_is_of_what_is_there_and_the_gate_of_all(whole):
   assert not any(name.startswith("gate/") for name in found)
 
 
+def test_the_share_of_tokens_is_that_of_a_blind_attention(whole):
+  output, batch = whole
+  rng = np.random.default_rng(4)
+  lengths = {"audio": 3, "visual": 4, "text": 2}
+  masks = {n: rng.random((200, x)) < 0.5 for n, x in lengths.items()}
+  keys = tuple(jnp.zeros((200, x, HEADS, WIDTH)) for x in lengths.values())
+  tokens = {
+    name: Tokens(jnp.zeros((*mask.shape, WIDTH)), jnp.asarray(mask))
+    for name, mask in masks.items()
+  }
+  aux = output.aux._replace(keys=keys)
+
+  def found(**changes):
+    seen = output._replace(**({"aux": aux, "tokens": tokens} | changes))
+    return summarise(jax.device_get(batch_sums(seen, batch)), MODALITIES)
+
+  kept = np.asarray(batch["mask"])
+  counts = {name: mask[kept].sum(axis=1) for name, mask in masks.items()}
+  total = np.maximum(sum(counts.values()), 1)
+  made = found()
+  for name, count in counts.items():
+    expected = (count / total).mean()
+    assert made[f"token_share/{name}"] == pytest.approx(expected, rel=1e-5)
+  # Streams of other tokens than the encoders' say nothing.
+  others = found(aux=aux._replace(keys=keys[::-1]))
+  assert not any(name.startswith("token_share") for name in others)
+
+
 def test_a_class_that_nobody_has_or_guesses_does_not_count():
   labels, guess = np.array([0, 0, 2, 2]), np.array([0, 2, 2, 2])
   table = np.zeros((4, 4))

@@ -41,6 +41,8 @@ def _line(epoch: int, split: str, score: float, attends: bool) -> dict:
   line |= {"loss": 2 - 0.1 * epoch, "accuracy": score, "macro_f1": score}
   if split != "train":
     line |= {f"probe/{x}": 0.3 for x in MODALITIES}
+    own = {"token_share/audio": 0.25, "token_share/visual": 0.75}
+    line |= own if attends else {}
   else:
     line |= {f"gradient_norm/{x}": 1 / (epoch + 1) for x in MODALITIES}
   if attends:

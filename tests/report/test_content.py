@@ -111,6 +111,15 @@ def test_columns_of_numbers_are_known_and_reasons_collected(table):
   assert table.reasons == ["constant"]
 
 
+def test_a_column_without_any_number_is_written_as_one_of_numbers(table):
+  rows = [[*row, number_cell(None, why="not run")] for row in table.rows]
+  found = table._replace(rows=rows, columns=["method", "value", "ours"])
+  assert found.numeric == [False, True, True]
+  assert found.has_number
+  assert not found._replace(rows=[[text_cell("a"), rows[1][2]]]).has_number
+  assert found._replace(rows=[]).numeric == [False] * 3
+
+
 def test_csv_can_be_read_again(table):
   rows = list(csv.reader(io.StringIO(to_csv(table))))
   expected = [["method", "value"], ["a_b & c", "-0.5"], ['say "x", | y', ""]]

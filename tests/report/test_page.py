@@ -13,8 +13,10 @@ from rollingq_jax.report.browser import frames, heights, read_album
 from rollingq_jax.report.conclusions import conclusions
 from rollingq_jax.report.gather import gather, slug
 from rollingq_jax.report.geometry import points
+from rollingq_jax.report.interval import wilson
 from rollingq_jax.report.page import build, write_page
 from rollingq_jax.report.paper import load_paper
+from rollingq_jax.report.polar import polar_chart
 from rollingq_jax.report.protocol import (
   config_difference,
   environment,
@@ -67,6 +69,32 @@ def test_a_section_is_there_when_its_file_is(make_run, make_analysis, kind):
   (run / "analysis" / f"{kind}.json").unlink()
   (run / "geometry.jsonl").unlink()
   assert section not in _sections(build(gather([run])))
+
+
+def test_a_rotation_s_drop_is_seen(make_run):
+  run = make_run(method="rollingq")
+  files = gather([run]).runs[0].files
+  (line,) = files.rotations
+  scores = {
+    x["epoch"]: f"{100 * x['accuracy']:.1f}"
+    for x in files.metrics["validation"]
+  }
+  (table,) = [x for x in build(gather([run])).tables if "rotations" in x.name]
+  assert table.columns[-2:] == ["validation before: accuracy (%)", "after"]
+  cells = [cell.text for cell in table.rows[0]][-2:]
+  assert cells == [scores[line["epoch"] - 1], scores[line["epoch"]]]
+
+
+def test_shares_have_those_of_tokens_beside_them(make_run):
+  run = make_run()
+  page = build(gather([run, make_run("other", method="concat")]))
+  (table,) = page.sections[0].tables
+  assert "share of tokens, audio" in table.columns
+  of_run = page.specs["run-attention-+-rollingq-0-share"]
+  of_all = page.specs["curves-train-share-audio"]
+  for spec, expected in ((of_run, [0.25, 0.75]), (of_all, [0.25])):
+    rule = spec["layer"][-1]
+    assert [row["y"] for row in rule["data"]["values"]] == expected
 
 
 def test_heads_are_shown_where_a_run_has_some(make_run):
@@ -180,7 +208,10 @@ def test_runs_without_a_study_are_one_method_where_the_seed_alone_differs(
   assert len({run.label for run in runs}) == 3
   _edit(folders[2] / "config.json", batch_size=8)
   methods = [run.method for run in gather(folders).runs]
-  assert methods == [f"attention + rollingq ({x})" for x in ("a", "a", "c")]
+  # Where a legend cuts the end, it can still be told apart.
+  assert methods == [f"{x}: attention + rollingq" for x in ("a", "a", "c")]
+  said = "3 runs of 1 method in 2 settings with 2 seeds on av_digits."
+  assert build(gather(folders)).summary == said
 
 
 def test_a_regression_is_shown_by_its_error(make_run):
@@ -286,7 +317,10 @@ def test_curves_of_many_runs_are_means(make_study):
   for page, wanted in ((few, "A line a run"), (many, "Means over the seeds")):
     (curves,) = [x for x in page.sections if x.name == "curves"]
     assert curves.intro.startswith(wanted)
-    first = curves.figures[0].spec["layer"][0]["encoding"]["y"]
+    spec = curves.figures[0].spec
+    x = spec.get("encoding", {}).get("x") or spec["layer"][0]["encoding"]["x"]
+    assert x["axis"]["tickMinStep"] == 1
+    first = spec["layer"][0]["encoding"]["y"]
     assert (first.get("aggregate") == "mean") == (page is many)
 
 
@@ -355,6 +389,71 @@ def test_the_papers_numbers_fill_their_tables():
   assert all(len(row) == 3 for row in paper["accuracy"].values())
   assert paper["accuracy"]["attention + rollingq"] == [51.9, 69.3, 63.2]
   assert len(paper["noise"]["attention"]) == len(paper["noise"]["levels"])
+
+
+def test_the_paper_s_tables_are_there_where_we_have_a_number(make_run):
+  def tables(run):
+    return {x.name: x for x in build(gather([run])).tables}
+
+  found = tables(make_run("a"))
+  assert list(found["paper-accuracy"].columns)[-1] == "ours: av_digits"
+  assert "paper-cost" in found
+  other = make_run("b", method="concat")
+  (other / "cost.json").unlink()
+  # The paper has concat's accuracy, and no more of it.
+  assert [x for x in tables(other) if "paper" in x] == ["paper-accuracy"]
+  config = json.loads((other / "config.json").read_text())
+  _edit(other / "config.json", model=config["model"] | {"fusion": "film"})
+  assert "paper" not in _sections(build(gather([other])))
+
+
+def test_correlations_that_nobody_can_tell_have_no_table(
+  make_run, make_analysis
+):
+  run = make_run()
+  make_analysis(run)
+  path = run / "analysis" / "correlation.json"
+  row = {"modality": "audio", "pearson": None, "spearman": None}
+  _edit(path, rows=[row | {"pearson_why": "quality does not vary"}])
+  assert "correlation" not in _sections(build(gather([run])))
+
+
+def test_an_accuracy_has_the_interval_of_its_samples(make_run, make_analysis):
+  def row_of(run):
+    (table,) = build(gather([run])).sections[0].tables
+    texts = [cell.text for cell in table.rows[0]]
+    return dict(zip(table.columns, texts, strict=True))
+
+  run = make_run(method="concat")
+  row = row_of(run)
+  assert (row["95 % interval"], row["samples"]) == ("\N{EN DASH}",) * 2
+  make_analysis(run)
+  assert row_of(run)["samples"] == "500"
+  path = run / "metrics.jsonl"
+  path.write_text(
+    path.read_text().replace('"split": "test"', '"split": "test", "samples": 4')
+  )
+  # Three of four right.
+  row = row_of(run)
+  assert (row["accuracy (%)"], row["samples"]) == ("75.0", "4")
+  assert row["95 % interval"] == "30.1 to 95.4"
+
+
+@pytest.mark.parametrize(
+  ("share", "count", "expected"),
+  [(0.5, 10, (0.2366, 0.7634)), (0.0, 10, (0, 0.2775)), (1, 5, (0.5655, 1))],
+)
+def test_wilson_s_interval(share, count, expected):
+  assert wilson(share, count) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("angle", "lifts"), [(0.1, [-7, -20]), (-0.1, [-7, -20]), (2.0, [-7, -7])]
+)
+def test_names_of_close_rays_are_one_above_the_other(angle, lifts):
+  spec = polar_chart([], {"x": 1.0, "y": 0.0}, angle, ["audio"], 1.0)
+  marks = [layer["mark"] for layer in spec["layer"]]
+  assert [mark["dy"] for mark in marks if mark["type"] == "text"] == lifts
 
 
 def test_angles_and_radii_become_points():

@@ -93,11 +93,12 @@ def test_the_summary_says_what_each_rotation_met_and_what_came(workdir):
   assert "after epoch 2" in first
   assert "+0.40" in first
   assert "1.25 rad" in first
-  # Validation of the epoch before the rotation.
-  assert "20.0 %" in first
+  # Validation of the epoch before, and of that which ended with the rotation.
+  assert first.split("│")[-3:-1] == ["            20.0 % ", " 30.0 % "]
   assert "rotation 2, after epoch 3" in text
   (end,) = [line for line in text.splitlines() if "end of training" in line]
   assert "+0.20" in end
+  assert "rad" not in end
   assert "50.0 %" in end
 
 
@@ -125,6 +126,20 @@ def test_the_summary_of_the_test_split(workdir):
     assert line in text
   (noisy,) = [x for x in text.splitlines() if "audio with noise 0.5" in x]
   assert "43.2 %" in noisy
+
+
+def test_the_number_of_test_samples_is_said(workdir):
+  assert "interval" not in _summary(workdir())
+  path = workdir() / "metrics.jsonl"
+  path.write_text(
+    path.read_text().replace(
+      '"split": "test"', '"split": "test", "samples": 16'
+    )
+  )
+  text = _summary(path.parent)
+  assert "Test split of 16 samples" in text
+  # 13 of 16.
+  assert "57.0 to 93.4 %" in text
 
 
 def test_a_fusion_without_attention_has_a_shorter_summary(workdir):
@@ -163,9 +178,9 @@ def test_a_regression_is_summed_up_by_its_errors(regression):
   assert rows["Acc-7, clipped to [-3, 3] and rounded"] == ["37.5 %"]
   assert rows["mean absolute error, probe on audio"] == ["0.111"]
   assert rows["mean absolute error, audio with noise 0.5"] == ["0.432"]
-  # Selection split after the epoch before the rotation, and at the end.
-  assert rows["rotation 1, after epoch 2"][2] == "0.200"
-  assert rows["end of training"][2] == "0.500"
+  # Selection split before and after the rotation, and at the end.
+  assert rows["rotation 1, after epoch 2"][3:] == ["0.200", "0.300"]
+  assert rows["end of training"][3:] == ["", "0.500"]
   assert "correlation with the target" not in rows
   assert "accuracy" not in rows
   assert draw_curves(regression).is_file()
@@ -183,11 +198,35 @@ def test_curves_are_drawn(workdir, attention):
     assert lightest == 255
 
 
+def test_shares_are_compared_with_those_of_tokens(workdir, monkeypatch):
+  path = workdir()
+  text = (path / "metrics.jsonl").read_text()
+  share = '"share_std/audio": 0.125, "token_share/audio": 0.0625, '
+  share += '"token_share/visual": 0.9375'
+  text = text.replace('"share_std/audio": 0.125', share)
+  (path / "metrics.jsonl").write_text(text)
+  assert read_run(path).token_shares == {"audio": 0.0625, "visual": 0.9375}
+  (line,) = [x for x in _summary(path).splitlines() if "all tokens" in x]
+  assert "0.06" in line
+  figures = []
+  monkeypatch.setattr("matplotlib.pyplot.close", figures.append)
+  draw_curves(path)
+  axis = figures[0].axes[3]
+  assert "share of tokens" in [x.get_text() for x in axis.get_legend().texts]
+  assert {0.0625, 0.9375} <= {x.get_ydata()[0] for x in axis.lines}
+  ticks = axis.get_xticks()
+  assert (ticks == ticks.round()).all()
+
+
 def test_lines_are_sorted_by_split_and_rotations_found(workdir):
   run = read_run(workdir(rolled=(2,)))
   sizes = {split: len(lines) for split, lines in run.metrics.items()}
   assert sizes == {"train": 4, "validation": 4, "test": 2}
   assert [w["epoch"] for w in run.rotations] == [2]
+  lines = run.metrics["validation"]
+  assert run.around(run.rotations[0]) == (lines[1], lines[2])
+  assert run.around({"step": 5}) == (None, lines[0])
+  assert run.around({"step": 41}) == (lines[-1], None)
   assert [condition_of(line) for line in run.metrics["test"]] == [
     None,
     Condition("audio", 0.5),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.console import Console
 from rollingq_jax.config import load_config, save_config
 from rollingq_jax.errors import UserError
 from rollingq_jax.study.methods import parse_methods
+from rollingq_jax.study.printed import print_tables
 from rollingq_jax.study.results import Question, Sweeps, make_study
 from rollingq_jax.study.runs import (
   Outcome,
@@ -16,7 +18,7 @@ from rollingq_jax.study.runs import (
   plan_run,
   with_variant,
 )
-from rollingq_jax.study.tables import make_tables, print_tables
+from rollingq_jax.study.tables import make_tables
 
 METHODS = tuple(parse_methods("attention,concat,rollingq"))
 
@@ -37,12 +39,16 @@ def regression(tmp_path):
     command="python",
   )
 
-  def make(errors):
+  def make(errors, windows=()):
     outcomes = {}
     for (method, seed), value in errors.items():
       folder = tmp_path / method / str(seed)
       folder.mkdir(parents=True)
-      (folder / "config.json").write_text('{"task": "regression"}')
+      config = {"task": "regression"}
+      config["rollingq"] = {"enabled": method == "rollingq"}
+      (folder / "config.json").write_text(json.dumps(config))
+      rolled = "".join(json.dumps({"rolled": [x]}) + "\n" for x in windows)
+      (folder / "rollingq.jsonl").write_text(rolled)
       lines = [
         {"split": "test", "step": 1, "epoch": 0, "mae": value, "pearson": None},
         {"split": "test", "extra_noise/audio": 0.25, "mae": 2 * value},
@@ -115,6 +121,91 @@ def test_the_tables_say_what_is_missing(regression):
   screen = io.StringIO()
   print_tables(study, Console(file=screen))
   assert "No setting was searched for" in screen.getvalue()
+
+
+def test_rotations_are_counted(regression):
+  scores = {("attention", 0): 1.0, ("rollingq", 0): 0.75, ("rollingq", 1): 1.0}
+  study = regression(scores, windows=(True, False, True))
+  made = {(x["method"], x["seed"]): x["rotations"] for x in study["runs"]}
+  assert made == {
+    # It is measured, but may not roll.
+    ("attention", 0): None,
+    ("rollingq", 0): 2,
+    ("rollingq", 1): 2,
+  }
+  study["runs"][-1]["rotations"] = 0
+  table = make_tables(study)[0]
+  assert table.head[-1] == "rotations"
+  assert [row[-1] for row in table.rows] == ["-", "-", "1.0"]
+
+
+@pytest.fixture
+def wide():
+  """(number of methods) -> a study with eight metrics and a sweep."""
+
+  def make(count):
+    methods = [f"method{i} + some extras" for i in range(count)]
+    worse = [f"{x}={n}" for x in ("audio", "visual") for n in (0.25, 0.5, 1)]
+    metrics = ["accuracy", *(f"accuracy@{x}" for x in worse), "air/audio"]
+    number = {"mean": 0.69123, "standard_error": 0.0171, "n": 2}
+    line = number | {"wins": 1, "losses": 1, "ties": 0, "why": None}
+    line |= {"low": -0.857, "high": 0.7321}
+    line |= {"t_p": 0.5, "sign_p": 0.25, "t_p_holm": 1.0}
+    run = {"method": methods[0], "seed": 0, "status": "failed"}
+    setting = {"options": ["--config.optimizer.learning_rate=0.001"] * 3}
+    setting |= {"failed": {}, "mean": 0.5, "chosen": True}
+    return {
+      "methods": [{"name": x, "label": x} for x in methods],
+      "metrics": {m: dict.fromkeys(methods, number) for m in metrics},
+      "paired": [
+        line | {"method": x, "against": methods[0], "metric": m}
+        for x in methods[1:]
+        for m in metrics
+      ],
+      "vanilla": methods[0],
+      "control": [],
+      "settings_tried": 1,
+      "sweep": {methods[0]: [setting]},
+      "runs": [run | {"reason": "words " * 30}],
+    }
+
+  return make
+
+
+def _printed(study, width):
+  screen = io.StringIO()
+  print_tables(study, Console(file=screen, width=width, force_terminal=True))
+  # Without what makes it bold.
+  return re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("count", [2, 7])
+def test_no_terminal_cuts_a_number(wide, count, width):
+  study = wide(count)
+  text = _printed(study, width)
+  numbers = [
+    cell
+    for table in make_tables(study)
+    for row in table.rows
+    for head, cell in zip(table.head[1:], row[1:], strict=True)
+    if head not in table.prose
+  ]
+  assert len(numbers) > 30
+  for cell in set(numbers):
+    assert text.count(cell) >= numbers.count(cell), cell
+  assert "\N{HORIZONTAL ELLIPSIS}" not in text
+  assert text.count("words") == 30
+  assert max(map(len, text.splitlines())) <= width
+
+
+def test_few_methods_are_columns_where_as_rows_they_have_no_room(wide):
+  few, many = (_printed(wide(count), 80) for count in (2, 7))
+  assert "Results, continued" not in few
+  assert "Results, continued" in many
+  line = next(x for x in few.splitlines() if "audio noise 0.25" in x)
+  # A number of each method.
+  assert line.count("69.1 ± 1.7") == 2
 
 
 def test_what_a_run_wrote_into_its_config_fits(tmp_path, repo_root):
