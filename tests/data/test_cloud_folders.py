@@ -77,6 +77,7 @@ def test_training_reads_prepared_data_of_a_bucket(
       crop=True,
       flip=True,
       crop_each_frame=False,
+      standardise={},
       resize_on_device=False,
       canvas=(256, 456),
       sentiment=False,
