@@ -190,10 +190,18 @@ def test_a_second_run_on_a_workdir_is_refused(command, copied):
 
 
 def test_a_full_disk_and_a_read_only_one_are_a_line_and_lose_nothing(
-  command, unbroken, small_disk
+  command, unbroken, wait_for, small_disk
 ):
-  workdir = small_disk("2400k") / "run"
+  disk = small_disk("20m")
+  workdir, other = disk / "run", disk / "other"
   small = command.small(workdir)
+  first = command.start(*small)
+  wait_for(lambda: _epochs(workdir) >= 1, first)
+  first.terminate()
+  first.communicate(timeout=60)
+  assert first.returncode == 0
+  # Less than a checkpoint asks for, even once an old one has gone.
+  other.write_bytes(bytes(shutil.disk_usage(disk).free - 700_000))
   full = command.run(*small)
   assert full.returncode == 2
   assert full.stderr.count("\n") == 1, full.stderr
@@ -204,6 +212,7 @@ def test_a_full_disk_and_a_read_only_one_are_a_line_and_lose_nothing(
   assert "Read-only file system" in locked.stderr
   *_, saved = _steps(workdir)
   small_disk("20m", "rw")
+  other.unlink()
   done = command.run(*small)
   assert done.returncode == 0, done.stderr
   assert f"resuming after step {saved}" in done.stdout
