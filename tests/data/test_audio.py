@@ -496,7 +496,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, module, package):
   soundfile.write(tmp_path / "a.wav", _tone(1, 8000), 8000)
   _write_container(tmp_path / "a.m4a", "aac", _tone(1, 48000)[:, None])
   monkeypatch.setitem(sys.modules, module, None)
-  message = rf"needs {package}.*pip install 'rollingq_jax\[media\]'"
+  message = rf"needs {package}.*pip install -e '\.\[media\]'"
   name = "a.m4a" if module == "av" else "a.wav"
   with pytest.raises(UserError, match=message):
     ks_filter_bank(*read_audio(tmp_path / name))

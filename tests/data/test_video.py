@@ -549,7 +549,7 @@ def test_missing_packages_are_named(tmp_path, monkeypatch, module, package):
   path = _write_video(tmp_path / "a.flv", [0, 1])
   monkeypatch.setitem(sys.modules, module, None)
   with pytest.raises(
-    UserError, match=rf"needs {package}.*pip install 'rollingq_jax\[media\]'"
+    UserError, match=rf"needs {package}.*pip install -e '\.\[media\]'"
   ):
     read_video(path, shorter_side=24)
 

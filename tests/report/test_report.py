@@ -267,5 +267,5 @@ def test_a_damaged_config_is_named(workdir):
 
 def test_without_matplotlib_the_extra_is_named(workdir, monkeypatch):
   monkeypatch.setitem(sys.modules, "matplotlib", None)
-  with pytest.raises(UserError, match=r"pip install 'rollingq_jax\[report\]'"):
+  with pytest.raises(UserError, match=r"pip install -e '\.\[report\]'"):
     draw_curves(workdir())
