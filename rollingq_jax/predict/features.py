@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 
 from rollingq_jax.data.inputs import ArraySpec
-from rollingq_jax.data.moments import Moments
 from rollingq_jax.data.source import Element
 from rollingq_jax.errors import UserError
 
 
 def read_features(
-  path: Path,
-  arrays: Mapping[str, ArraySpec],
-  modalities: tuple[str, ...],
-  moments: Mapping[str, Moments],
+  path: Path, arrays: Mapping[str, ArraySpec], modalities: tuple[str, ...]
 ) -> Element:
   """The arrays of a clip out of an .npz, with a mask for each modality.
 
@@ -29,7 +25,6 @@ def read_features(
     path: of the file.
     arrays: that the model takes.
     modalities: of the model.
-    moments: of what was standardised in training, as it is here.
 
   Raises:
     UserError: another kind of file, or other arrays.
@@ -43,10 +38,7 @@ def read_features(
     raise UserError(f"{path} is not an .npz of arrays: {error}") from error
   made: Element = {}
   for name in modalities:
-    values, mask = found.get(name), found.get(f"{name}_mask")
-    if values is not None and name in moments:
-      values = moments[name].standardise(values)
-    made |= _padded(name, values, mask, arrays)
+    made |= _padded(name, found.get(name), found.get(f"{name}_mask"), arrays)
   return made
 
 

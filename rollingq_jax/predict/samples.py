@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rollingq_jax.data.clips import ClipShape, make_decoder
-from rollingq_jax.data.moments import stated
 from rollingq_jax.data.prepare.media import Reading, read_media
 from rollingq_jax.data.source import Element
 from rollingq_jax.data.vocabulary import open_tokenizer
@@ -68,10 +67,7 @@ class SampleReader:
     model = self._model
     if contents.features is not None:
       arrays = read_features(
-        contents.features,
-        model.inputs.arrays,
-        model.modalities,
-        stated(model.config.data),
+        contents.features, model.inputs.arrays, model.modalities
       )
       return Sample(arrays, self._check(arrays, None))
     recipe = model.inputs.recipe
