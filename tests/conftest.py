@@ -201,6 +201,25 @@ def quickly_compiled() -> Iterator[None]:
   jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="session")
+def train_run(repo_root: Path) -> Callable[..., Path]:
+  """(config, fields, folder): trains to the end, returns the folder."""
+  from rollingq_jax.config import load_config, save_config
+  from rollingq_jax.data.vocabulary import pin_tokenizer
+  from rollingq_jax.training import train_and_evaluate
+  from rollingq_jax.training.preemption import StopRequest
+
+  def train(spec: str, fields: Mapping[str, str], folder: Path) -> Path:
+    options = [f"--config.{name}={value}" for name, value in fields.items()]
+    config = load_config(f"{repo_root}/configs/{spec}", options)
+    pin_tokenizer(config)
+    save_config(config, folder)
+    assert train_and_evaluate(config, folder, StopRequest())
+    return folder
+
+  return train
+
+
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
   """Grows by one entry with every compilation while the test runs."""

@@ -9,10 +9,8 @@ from rollingq_jax.analyse import main
 from rollingq_jax.analysis.collect import collect, make_collect_step
 from rollingq_jax.analysis.restore import restore
 from rollingq_jax.analysis.run_analyses import NAMES
-from rollingq_jax.config import load_config, read_config, save_config
+from rollingq_jax.config import read_config
 from rollingq_jax.jsonl import read_lines
-from rollingq_jax.training import train_and_evaluate
-from rollingq_jax.training.preemption import StopRequest
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -33,15 +31,10 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def workdir(repo_root, tmp_path_factory):
+def workdir(train_run, tmp_path_factory):
   """Of a finished run that has been analysed."""
   folder = tmp_path_factory.mktemp("run")
-  config = load_config(
-    f"{repo_root}/configs/av_digits.py:layers=2",
-    [f"--config.{k}={v}" for k, v in FIELDS.items()],
-  )
-  save_config(config, folder)
-  assert train_and_evaluate(config, folder, StopRequest())
+  train_run("av_digits.py:layers=2", FIELDS, folder)
   assert main(["--workdir", str(folder)]) == 0
   return folder
 

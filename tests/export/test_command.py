@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from rollingq_jax.analysis.restore import restore
-from rollingq_jax.config import load_config, read_config, save_config
+from rollingq_jax.config import read_config
 from rollingq_jax.convert import main as convert
 from rollingq_jax.errors import UserError
 from rollingq_jax.export.__main__ import main
@@ -25,8 +25,6 @@ from rollingq_jax.export.read import read_exported
 from rollingq_jax.export.weights import flatten
 from rollingq_jax.jsonl import read_lines
 from rollingq_jax.report.run_files import read_run
-from rollingq_jax.training import train_and_evaluate
-from rollingq_jax.training.preemption import StopRequest
 from rollingq_jax.training.run import batches_of
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -69,16 +67,10 @@ for size in map(int, sys.argv[3:]):
 
 
 @pytest.fixture(scope="module")
-def workdir(repo_root, tmp_path_factory):
+def workdir(train_run, tmp_path_factory):
   """Of a finished run that was rolled."""
   folder = tmp_path_factory.mktemp("run")
-  config = load_config(
-    f"{repo_root}/configs/av_digits.py:layers=2,heads=2",
-    [f"--config.{k}={v}" for k, v in FIELDS.items()],
-  )
-  save_config(config, folder)
-  assert train_and_evaluate(config, folder, StopRequest())
-  return folder
+  return train_run("av_digits.py:layers=2,heads=2", FIELDS, folder)
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from rollingq_jax.config import load_config, save_config
-from rollingq_jax.data.vocabulary import pin_tokenizer
 from rollingq_jax.errors import UserError
 from rollingq_jax.export.__main__ import main
 from rollingq_jax.export.read import read_exported
-from rollingq_jax.training import train_and_evaluate
-from rollingq_jax.training.preemption import StopRequest
 
 tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -44,21 +40,14 @@ def write_tokenizer(path, *words):
 
 
 @pytest.fixture(scope="module")
-def workdir(repo_root, tmp_path_factory):
+def workdir(train_run, tmp_path_factory):
   """Of a finished run, beside the tokenizer that it had."""
   folder = tmp_path_factory.mktemp("run")
   file = folder.parent / "words.json"
   write_tokenizer(file, "good", "bad")
   fields = FIELDS | {"data.tokenizer": str(file)}
-  config = load_config(
-    f"{repo_root}/configs/manifest.py:"
-    "fusion=attention,modalities=audio+visual+text",
-    [f"--config.{k}={v}" for k, v in fields.items()],
-  )
-  pin_tokenizer(config)
-  save_config(config, folder)
-  assert train_and_evaluate(config, folder, StopRequest())
-  return folder
+  spec = "manifest.py:fusion=attention,modalities=audio+visual+text"
+  return train_run(spec, fields, folder)
 
 
 @pytest.fixture(scope="module")
