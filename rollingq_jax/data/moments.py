@@ -26,24 +26,22 @@ class Moments(NamedTuple):
 
 
 class Sums(NamedTuple):
-  """Of the values that were added so far."""
+  """Of some values, to be joined with those of others."""
 
   size: int = 0
   mean: float = 0.0
   # Of the distances from the mean.
   squares: float = 0.0
 
-  def add(self, array: Float[np.ndarray, "*n"]) -> "Sums":
-    """With the values of an array (Chan, Golub and LeVeque 1979)."""
-    if not array.size:
+  def join(self, other: "Sums") -> "Sums":
+    """Of both (Chan, Golub and LeVeque 1979)."""
+    if not other.size:
       return self
-    values = array.astype(np.float64)
-    size, shift = self.size + values.size, values.mean() - self.mean
-    between = shift**2 * self.size * values.size / size
+    size, shift = self.size + other.size, other.mean - self.mean
     return Sums(
       size,
-      float(self.mean + shift * values.size / size),
-      float(self.squares + values.var() * values.size + between),
+      self.mean + shift * other.size / size,
+      self.squares + other.squares + shift**2 * self.size * other.size / size,
     )
 
   @property
@@ -52,6 +50,16 @@ class Sums(NamedTuple):
     if self.squares <= 0:
       return None
     return Moments(self.mean, math.sqrt(self.squares / self.size))
+
+
+def sums_of(array: Float[np.ndarray, "*n"]) -> Sums:
+  """Those of an array's values."""
+  if not array.size:
+    return Sums()
+  values = array.astype(np.float64)
+  return Sums(
+    values.size, float(values.mean()), float(values.var() * values.size)
+  )
 
 
 def stated(data: Any) -> dict[str, Moments]:

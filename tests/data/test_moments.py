@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from rollingq_jax.config import load_config
 from rollingq_jax.data.clips import ClipShape, DecodeClip, make_decoder
-from rollingq_jax.data.moments import Moments, Sums, stated
+from rollingq_jax.data.moments import Moments, Sums, stated, sums_of
 from rollingq_jax.data.records import Media
 
 FEATURES = arrays.arrays(
@@ -18,17 +18,17 @@ FEATURES = arrays.arrays(
 )
 
 
-def sums_of(values):
+def joined_sums(values):
   sums = Sums()
   for array in values:
-    sums = sums.add(array)
+    sums = sums.join(sums_of(array))
   return sums
 
 
 @given(st.lists(FEATURES, min_size=1, max_size=6))
 def test_sums_are_those_of_all_values_together(values):
   joined = np.concatenate([x.ravel() for x in values]).astype(np.float64)
-  moments = sums_of(values).moments
+  moments = joined_sums(values).moments
   if moments is None:
     assert not joined.size or np.ptp(joined) < 1e-6
     return
@@ -37,8 +37,8 @@ def test_sums_are_those_of_all_values_together(values):
 
 
 def test_what_is_all_alike_has_no_deviation_to_divide_by():
-  assert sums_of([np.full((3, 2), 7.0), np.zeros((0, 0))]).size == 6
-  assert sums_of([np.full((3, 2), 7.0)]).moments is None
+  assert joined_sums([np.full((3, 2), 7.0), np.zeros((0, 0))]).size == 6
+  assert joined_sums([np.full((3, 2), 7.0)]).moments is None
   assert Sums().moments is None
 
 

@@ -34,12 +34,7 @@ from rollingq_jax.data.prepare.pool import (
   over_processes,
   read_all,
 )
-from rollingq_jax.data.prepare.report import (
-  make_report,
-  summary,
-  train_moments,
-  write_report,
-)
+from rollingq_jax.data.prepare.report import make_report, summary, write_report
 from rollingq_jax.data.prepare.verify import verify_records
 from rollingq_jax.data.records import REPORT_FILE, local_copy, write_index
 from rollingq_jax.data.splits import with_all_splits
@@ -238,7 +233,6 @@ def _prepare(args: argparse.Namespace, listed: Listed) -> None:
   write_report(report, work)
   _check(report, work, args.allow_missing)
   build_records(manifest, outcomes, recipe, work / "records", work / "built")
-  report["moments"] = train_moments(work / "built")
   write_report(report, work / "built")
   write_index(work / "built")
   os.replace(work / "built", args.out)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from rollingq_jax.data.manifest import Clip
+from rollingq_jax.data.moments import sums_of
 from rollingq_jax.data.places import AnyPath, join
 from rollingq_jax.data.prepare.media import Reading, Recipe, read_media
 from rollingq_jax.data.records import ARRAYS, Media
@@ -32,6 +33,8 @@ class Outcome(NamedTuple):
   # How long its files last; 0 where they do not tell.
   seconds: float = 0.0
   reason: str = ""
+  # Size, mean and squares (`Sums`) of the values of each of ARRAYS.
+  sums: Sequence[Any] = ()
 
 
 # (clip, folder that its files lie in, recipe) -> what they hold.
@@ -109,7 +112,8 @@ def _read(
       _save(read(clip, root, recipe), file)
     media, seconds, _ = _load(file)
     widths = tuple(getattr(media, name).shape[1] for name in ARRAYS)
-    return Outcome(clip.id, file, media.digest, widths, seconds)
+    sums = [sums_of(getattr(media, name)) for name in ARRAYS]
+    return Outcome(clip.id, file, media.digest, widths, seconds, sums=sums)
   # No other clip would fare better.
   except MissingPackageError:
     raise

@@ -12,12 +12,7 @@ from rollingq_jax.data.manifest import SPLITS, Clip, Manifest, Problem
 from rollingq_jax.data.moments import Sums
 from rollingq_jax.data.prepare.media import Recipe
 from rollingq_jax.data.prepare.pool import Outcome
-from rollingq_jax.data.records import (
-  ARRAYS,
-  REPORT_FILE,
-  media_of,
-  open_records,
-)
+from rollingq_jax.data.records import ARRAYS, REPORT_FILE
 
 # Times the median that a clip may last without a warning.
 LONG = 4
@@ -54,19 +49,7 @@ def make_report(
     "warnings": _warnings(outcomes),
     "duplicates": _duplicates(outcomes),
     "leaks": _leaks(clips, outcomes),
-  }
-
-
-def train_moments(folder: Path) -> dict[str, list[float]]:
-  """Mean and deviation of each kind of features in train, to six digits."""
-  sums = dict.fromkeys(ARRAYS, Sums())
-  for record in open_records(folder).get("train", ()):
-    media = media_of(record)
-    sums = {name: x.add(getattr(media, name)) for name, x in sums.items()}
-  return {
-    name: [float(f"{x:.6g}") for x in found.moments]
-    for name, found in sums.items()
-    if found.moments is not None
+    "moments": _moments(clips, outcomes),
   }
 
 
@@ -94,6 +77,22 @@ def summary(report: dict[str, Any]) -> list[str]:
     if report[name]:
       lines.append(f"{len(report[name])} {what}")
   return lines
+
+
+def _moments(
+  clips: Sequence[Clip], outcomes: Sequence[Outcome]
+) -> dict[str, list[float]]:
+  """Mean and deviation of each kind of features in train, to six digits."""
+  train = {clip.id for clip in clips if clip.split == "train"}
+  found = {}
+  for place, name in enumerate(ARRAYS):
+    sums = Sums()
+    for outcome in outcomes:
+      if outcome.id in train:
+        sums = sums.join(Sums(*outcome.sums[place]))
+    if sums.moments is not None:
+      found[name] = [float(f"{x:.6g}") for x in sums.moments]
+  return found
 
 
 def _counts(
